@@ -1,0 +1,98 @@
+"""`mfn-compile evaluate`: measure the networks of a bundle again, on any images and engine."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from mfn_compile.bundle.manifest import Manifest, read_manifest, verify_bundle
+from mfn_compile.errors import BadInputError
+from mfn_compile.evaluate.embeddings import Embedder
+from mfn_compile.evaluate.evaluator import evaluate
+from mfn_compile.material import open_evaluation
+from mfn_compile.progress import Progress
+from mfn_compile.request import DataSource
+from mfn_compile.results import Evaluation
+from mfn_compile.stages import EVALUATE
+from mfn_compile.store import Store
+from mfn_compile.target import Target
+from mfn_compile.tomlfile import validate
+
+Engine = Literal["openvino", "onnxruntime"]
+FP32_ONNX = "onnx/model_fp32.onnx"
+QDQ_ONNX = "onnx/model_int8_qdq.onnx"
+
+
+def evaluate_bundle(
+    bundle: Path, data: DataSource, engine: Engine, store: Store, progress: Progress
+) -> Evaluation:
+    """Evaluate a bundle's INT8 network against its float one.
+
+    Args:
+        bundle: folder that a run or `quantize` wrote.
+        data: evaluation images; none means the rendered benchmark, for the demo model only.
+        engine: `openvino` runs what is shipped, `onnxruntime` the QDQ file with graph
+            optimizations off (slow: the outside judge).
+
+    Raises:
+        InternalCheckError: the bundle is damaged.
+        BadInputError: it is no bundle, or images cannot be used.
+    """
+    verify_bundle(bundle)
+    manifest = read_manifest(bundle)
+    dataset = open_evaluation(data, demo=manifest.demo)
+    if dataset is None:
+        raise BadInputError(
+            "There are no pairs to evaluate on",
+            hint="Give --lfw LFW_HOME, --benchmark SET.bin, or --images DIR with --pairs FILE",
+        )
+    with tempfile.TemporaryDirectory(prefix="mfn-compile-") as scratch:
+        fp32, int8 = _embedders(bundle, manifest, engine, Path(scratch))
+        inputs = {
+            "images": dataset.images.digest, "pairs": dataset.pairs.digest(),
+            "fp32": fp32.key, "int8": int8.key, "all_pairs": data.all_pairs, "name": dataset.name,
+        }
+        return store.run(
+            EVALUATE, inputs,
+            lambda folder: evaluate(
+                dataset.images, dataset.pairs, fp32, int8, dataset_name=dataset.name,
+                all_pairs=data.all_pairs, rendered=dataset.rendered,
+                cache_dir=store.folder("embeddings"), progress=progress,
+            ),
+        ).result
+
+
+def _embedders(
+    bundle: Path, manifest: Manifest, engine: Engine, scratch: Path
+) -> tuple[Embedder, Embedder]:
+    files = [bundle / FP32_ONNX, bundle / QDQ_ONNX]
+    for path in files:
+        if not path.is_file():
+            raise BadInputError("The bundle holds no such network", where=str(path))
+    if engine == "onnxruntime":
+        from mfn_compile import environment  # noqa: PLC0415 - only this engine needs them
+        from mfn_compile.evaluate.onnx_embedder import OnnxRuntimeEmbedder  # noqa: PLC0415
+
+        fp32, int8 = (
+            OnnxRuntimeEmbedder(
+                path, manifest.preprocessing, optimize=path is files[0],
+                threads=environment.cores(),
+            )
+            for path in files
+        )
+        return fp32, int8
+    from mfn_compile.intel.embedder import OpenVinoEmbedder  # noqa: PLC0415
+    from mfn_compile.intel.ir import convert  # noqa: PLC0415
+
+    text = (bundle / "target.json").read_text(encoding="utf-8")
+    target = validate(Target, json.loads(text), where=str(bundle), kind="target")
+    device, isa = target.runtime.device, target.runtime.isa
+    first, second = (
+        OpenVinoEmbedder(
+            convert(path, scratch / f"{path.stem}.xml")[0], manifest.preprocessing, device, isa
+        )
+        for path in files
+    )
+    return first, second

@@ -1,0 +1,256 @@
+"""A whole run: inspect, export, quantize, build, time, evaluate, report, bundle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from mfn_compile import environment, gates
+from mfn_compile.backend import Backend, make_backend
+from mfn_compile.bundle.manifest import BundleInfo
+from mfn_compile.bundle.guard import check_replaceable
+from mfn_compile.bundle.writer import write_bundle
+from mfn_compile.material import Material, gather
+from mfn_compile.progress import Progress, SilentProgress
+from mfn_compile.quantizing import quantize
+from mfn_compile.recipe import Recipe, load_recipe
+from mfn_compile.report.document import to_json
+from mfn_compile.request import CompileRequest
+from mfn_compile.results import (
+    BackendResult,
+    Evaluation,
+    ExportResult,
+    InputFile,
+    Latency,
+    QuantizeResult,
+    Result,
+    Size,
+    TargetInfo,
+)
+from mfn_compile.stages import EVALUATE, Checkpoint, open_store
+from mfn_compile.store import Stage, Store, Stored
+from mfn_compile.target import Target, load_target
+from mfn_compile.version import __version__
+
+JUDGED_CROPS = 128  # crops on which the backend is compared with the outside judge
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves: the report's content and the bundle's folder."""
+
+    result: Result
+    bundle: Path
+
+
+def run(request: CompileRequest, progress: Progress | None = None) -> Outcome:
+    """Compile a checkpoint for a target, with the evidence.
+
+    A missed budget is no exception: it is in `result.gates`, and the bundle is written.
+
+    Raises:
+        MfnError: one of its subclasses, whose exit codes docs/cli.md lists.
+    """
+    progress = progress or SilentProgress()
+    target, recipe = load_target(request.target), load_recipe(request.recipe)
+    backend = make_backend(target, request.threads)
+    with open_store(request.cache_dir, request.no_cache, progress) as store:
+        checkpoint = Checkpoint(request.model, store, progress)
+        return _Run(request, target, recipe, backend, store, progress, checkpoint).outcome()
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    request: CompileRequest
+    target: Target
+    recipe: Recipe
+    backend: Backend
+    store: Store
+    progress: Progress
+    checkpoint: Checkpoint
+
+    def outcome(self) -> Outcome:
+        out = self.request.out or default_out(self.checkpoint.path, self.target)
+        check_replaceable(out)  # before minutes of work, not after
+        self.progress.note(describe_checkpoint(self.checkpoint))
+        latency, evaluation = self.latency, self.evaluation
+        result = self._result(latency.result, evaluation)
+        return Outcome(result, self._bundle(result, out))
+
+    @cached_property
+    def material(self) -> Material:
+        with self.progress.task("reading images", 1) as task:
+            found = gather(
+                self.request.data, demo=self.checkpoint.info.demo,
+                calibration=self.recipe.calibration.images,
+                held_out=self.recipe.calibration.held_out, seed=self.recipe.calibration.seed,
+            )
+            task.advance()
+        for note in found.notes():
+            self.progress.note(note)
+        return found
+
+    @cached_property
+    def overflow_fix(self) -> str:
+        return self.target.overflow_fix(environment.cpu_flags())
+
+    @cached_property
+    def exported(self) -> Stored[ExportResult]:
+        return self.checkpoint.export(self.material.calibration, self.request.dynamic_batch)
+
+    @cached_property
+    def quantized(self) -> Stored[QuantizeResult]:
+        return quantize(
+            self.checkpoint, self.exported, self.material, self.recipe,
+            overflow_fix=self.overflow_fix, qat=self.request.qat, store=self.store,
+            progress=self.progress,
+        )
+
+    @property
+    def fp32_onnx(self) -> Path:
+        return self.exported.folder / self.exported.result.file
+
+    @property
+    def qdq_onnx(self) -> Path:
+        return self.quantized.folder / self.quantized.result.file
+
+    @cached_property
+    def built(self) -> Stored[BackendResult]:
+        stage = Stage(
+            f"build-{self.target.backend}", BackendResult, self.backend.code, self.backend.tools
+        )
+        judged = self.material.held_out
+        inputs = {
+            "qdq": self.quantized.result.sha256, "fp32": self.exported.result.sha256,
+            "machine": self.backend.machine(), "judged": judged.digest(),
+            "blob": self.request.blob,
+        }
+        return self.store.run(
+            stage, inputs,
+            lambda folder: self.backend.build(
+                self.qdq_onnx, self.fp32_onnx, folder,
+                preprocessing=self.checkpoint.info.preprocessing,
+                judged=judged.crops(JUDGED_CROPS), blob=self.request.blob, progress=self.progress,
+            ),
+        )
+
+    @cached_property
+    def latency(self) -> Stored[Latency]:
+        stage = Stage("latency", Latency, self.backend.code, self.backend.tools)
+        inputs = {
+            "qdq": self.quantized.result.sha256, "fp32": self.exported.result.sha256,
+            "machine": self.backend.machine(),
+        }
+        return self.store.run(
+            stage, inputs,
+            lambda folder: self.backend.latency(
+                self.built.folder, crop=self.material.calibration.crops(1),
+                preprocessing=self.checkpoint.info.preprocessing, progress=self.progress,
+            ),
+        )
+
+    @cached_property
+    def evaluation(self) -> Evaluation | None:
+        dataset = self.material.dataset
+        if dataset is None:
+            return None
+        shape = self.checkpoint.info.preprocessing
+        fp32 = self.backend.fp32_embedder(self.built.folder, shape)
+        int8 = self.backend.embedder(self.built.folder, shape)
+        inputs = {
+            "images": dataset.images.digest, "pairs": dataset.pairs.digest(),
+            "fp32": fp32.key, "int8": int8.key, "all_pairs": self.request.data.all_pairs,
+            "name": dataset.name,
+        }
+
+        def build(folder: Path) -> Evaluation:
+            from mfn_compile.evaluate.evaluator import evaluate  # noqa: PLC0415 - imports scipy
+
+            return evaluate(
+                dataset.images, dataset.pairs, fp32, int8, dataset_name=dataset.name,
+                all_pairs=self.request.data.all_pairs, rendered=dataset.rendered,
+                cache_dir=self.store.folder("embeddings"), progress=self.progress,
+            )
+
+        return self.store.run(EVALUATE, inputs, build).result
+
+    def _result(self, latency: Latency, evaluation: Evaluation | None) -> Result:
+        budget = self.request.max_latency_ms or self.target.budget.latency_ms
+        return Result(
+            version=__version__,
+            target=self.target.name,
+            target_details=TargetInfo(
+                name=self.target.name, description=self.target.description,
+                backend=self.target.backend, overflow_fix=self.overflow_fix,
+                threads=self.request.threads or self.target.runtime.threads,
+                latency_budget_ms=budget,
+            ),
+            checkpoint=self.checkpoint.info,
+            export=self.exported.result,
+            quantization=self.quantized.result,
+            backend=self.built.result,
+            evaluation=evaluation,
+            latency=latency,
+            size=Size(
+                model=sum((self.built.folder / f).stat().st_size for f in self._shipped()),
+                fp32_model=self.exported.result.bytes,
+            ),
+            gates=gates.judge(evaluation, latency, self.request.max_drop, budget),
+            environment=environment.describe(),
+            inputs=self._inputs(),
+            notes=(*self.material.notes(), *self.backend.notes(self.overflow_fix)),
+        )
+
+    def _shipped(self) -> tuple[str, ...]:
+        return tuple(f for f in self.built.result.files if "int8" in f)
+
+    def _inputs(self) -> tuple[InputFile, ...]:
+        material = self.material
+        rows = [
+            ("checkpoint", self.checkpoint.path.name, self.checkpoint.sha256),
+            ("recipe", self.recipe.name, self.recipe.digest()),
+            ("target", self.target.name, self.target.digest()),
+            ("calibration images", material.source, material.calibration.digest()),
+            ("held-out images", material.source, material.held_out.digest()),
+        ]
+        if material.dataset is not None:
+            rows.append(("evaluation images", material.dataset.name, material.dataset.images.digest))
+            rows.append(("evaluation pairs", material.dataset.name, material.dataset.pairs.digest()))
+        return tuple(InputFile(role=role, name=name, sha256=sha) for role, name, sha in rows)
+
+    def _bundle(self, result: Result, out: Path) -> Path:
+        from mfn_compile.report.html import render_html  # noqa: PLC0415 - imports matplotlib
+
+        with self.progress.task("writing the report and the bundle", 1) as task:
+            files: dict[str, Path | bytes] = {
+                f"model/{name}": self.built.folder / name for name in self._shipped()
+            }
+            files |= {
+                "onnx/model_fp32.onnx": self.fp32_onnx,
+                "onnx/model_int8_qdq.onnx": self.qdq_onnx,
+                "recipe.json": self.recipe.to_json().encode(),
+                "target.json": self.target.to_json().encode(),
+                "report.json": to_json(result).encode(),
+                "report.html": render_html(result).encode(),
+            }
+            bundle = write_bundle(out, files, BundleInfo.of(result))
+            task.advance()
+        return bundle
+
+
+def default_out(checkpoint: Path, target: Target) -> Path:
+    """Where a bundle goes when the user names no folder."""
+    return Path("mfn-compile-out") / f"{checkpoint.stem}-{target.name}"
+
+
+def describe_checkpoint(checkpoint: Checkpoint) -> str:
+    """One line: what was recognised in the file."""
+    info = checkpoint.info
+    what = f"{checkpoint.path.name}: {info.layout} layout"
+    if info.demo:
+        what = "no checkpoint given: the demo model on rendered faces (yours: --checkpoint FILE)"
+    return (
+        f"{what}; {info.parameters:,} parameters, {info.macs / 1e6:.0f} M multiply-adds, "
+        f"{info.embedding_width}-d embedding; input {info.preprocessing.describe()}"
+    )

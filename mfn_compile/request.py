@@ -1,0 +1,65 @@
+"""What a user asks the pipeline for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """Where images come from; nothing at all means the rendered benchmark of the demo model.
+
+    Attributes:
+        lfw: scikit-learn's lfw_home.
+        benchmark: an InsightFace .bin set.
+        images: folder of aligned crops, with `pairs`.
+        pairs: pairs list over `images`.
+        calibration: folder of aligned crops to calibrate on, where the set has none to spare.
+        all_pairs: also compare every image with every other, where identities are known.
+    """
+
+    lfw: Path | None = None
+    benchmark: Path | None = None
+    images: Path | None = None
+    pairs: Path | None = None
+    calibration: Path | None = None
+    all_pairs: bool = True
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """The checkpoint and what the user knows better than its layout's defaults.
+
+    Attributes:
+        checkpoint: weight file; None means the demo model on rendered faces.
+        color: "RGB" or "BGR".
+        mean: one or three pixel values.
+        std: one or three pixel values.
+        bn_eps: BatchNorm epsilon.
+    """
+
+    checkpoint: Path | None = None
+    color: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    bn_eps: float | None = None
+
+
+@dataclass(frozen=True)
+class CompileRequest:
+    """A whole run. Budgets None are the defaults (0.2 points; the target's milliseconds)."""
+
+    target: str
+    model: ModelSource = field(default_factory=ModelSource)
+    data: DataSource = field(default_factory=DataSource)
+    recipe: str = "default"
+    qat: bool = False
+    out: Path | None = None
+    threads: int | None = None
+    dynamic_batch: bool = False
+    blob: bool = False
+    max_drop: float = 0.2
+    max_latency_ms: float | None = None
+    cache_dir: Path | None = None
+    no_cache: bool = False

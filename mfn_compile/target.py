@@ -1,0 +1,91 @@
+"""Targets: one TOML a device, in targets/ or the user's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mfn_compile.hashing import value_sha256
+from mfn_compile.resources import data_dir
+from mfn_compile.tomlfile import find_named, load_model
+
+OverflowFix = Literal["disable", "first_layer_only", "enable"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Quantization(_Frozen):
+    """What the device's arithmetic demands of the quantizer."""
+
+    overflow_fix: Literal["auto", "disable", "first_layer_only", "enable"] = Field(
+        description="half-range weights where u8 x s8 pairs saturate in 16 bits; "
+        "auto: enable on a CPU without VNNI, else disable"
+    )
+
+
+class Runtime(_Frozen):
+    """How the artifact is run on the device."""
+
+    device: str = Field(description="the backend's name of the device")
+    threads: int = Field(ge=1, le=1024)
+    isa: str | None = Field(
+        default=None, pattern=r"^[A-Z0-9_]+$",
+        description="most capable instruction set that the device has, in the runtime's terms; "
+        "a more capable host is held to it, so that what is measured is the target's arithmetic",
+    )
+
+
+class Budget(_Frozen):
+    """What the artifact may cost."""
+
+    latency_ms: float = Field(gt=0)
+
+
+class Target(_Frozen):
+    """One device and what is demanded of an artifact for it."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    description: str
+    backend: Literal["openvino", "tvm"]
+    quantization: Quantization
+    runtime: Runtime
+    budget: Budget
+
+    def to_json(self) -> str:
+        """The target as a document for the bundle."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    def digest(self) -> str:
+        """SHA-256 of the target's content."""
+        return value_sha256(self.model_dump(mode="json"))
+
+    def overflow_fix(self, cpu_flags: frozenset[str]) -> OverflowFix:
+        """The overflow fix to quantize with, `auto` resolved by the CPU's VNNI."""
+        choice = self.quantization.overflow_fix
+        if choice != "auto":
+            return choice
+        return "disable" if has_vnni(cpu_flags) else "enable"
+
+
+def has_vnni(cpu_flags: frozenset[str]) -> bool:
+    """Whether sums of u8 x s8 products go straight to 32 bits (Linux flag names)."""
+    return bool(cpu_flags & {"avx512_vnni", "avx_vnni"})
+
+
+def load_target(name_or_path: str | Path) -> Target:
+    """A shipped target by name, or the user's own TOML by path.
+
+    Raises:
+        BadInputError: unknown name, unreadable file, wrong key or value.
+    """
+    return load_model(find_named(name_or_path, data_dir("targets"), "target"), Target, "target")
+
+
+def list_targets() -> tuple[Target, ...]:
+    """Every shipped target, by name."""
+    paths = sorted(data_dir("targets").glob("*.toml"))
+    return tuple(load_model(path, Target, "target") for path in paths)
