@@ -1,0 +1,108 @@
+"""The command line. Only typer is imported before a command is known: `--help` must be instant."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mfn_compile.cli import info_commands, options, stage_commands
+from mfn_compile.cli.boundary import ErrorBoundary
+from mfn_compile.errors import UsageError
+from mfn_compile.version import __version__
+
+app = typer.Typer(
+    name="mfn-compile",
+    help="Compile a trained MobileFaceNet to a faithful INT8 artifact, with the evidence.",
+    epilog="Exit codes: 0 done and within budget; 2 wrong usage; 3 bad input; 4 accuracy budget "
+    "missed; 5 latency budget missed; 6 a device or tool is missing; 7 an internal check failed.",
+    invoke_without_command=True,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+stage_commands.register(app)
+info_commands.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"mfn-compile {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def compile_command(
+    context: typer.Context,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Compile for this target: a name from `mfn-compile targets`, or a TOML.",
+                     show_default=False),
+    ] = None,
+    checkpoint: options.Checkpoint = None,
+    color: options.Color = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    bn_eps: options.BnEps = None,
+    dynamic_batch: options.DynamicBatch = False,
+    lfw: options.Lfw = None,
+    benchmark: options.Benchmark = None,
+    images: options.Images = None,
+    pairs: options.Pairs = None,
+    calibration: options.Calibration = None,
+    all_pairs: options.AllPairs = True,
+    recipe: options.RecipeName = "default",
+    qat: options.Qat = False,
+    threads: options.Threads = None,
+    blob: Annotated[
+        bool, typer.Option("--blob", help="Also store the model compiled for this very CPU.")
+    ] = False,
+    out: options.Out = None,
+    max_drop: Annotated[
+        float, typer.Option(help="Accuracy that INT8 may lose, in points.", min=0.0)
+    ] = 0.2,
+    max_latency_ms: Annotated[
+        float | None,
+        typer.Option(help="Time one image may take; default: the target's budget.", min=0.0),
+    ] = None,
+    cache_dir: options.CacheDir = None,
+    no_cache: options.NoCache = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
+    ] = False,
+) -> None:
+    """Run the whole pipeline for --target, or one of the commands below."""
+    with ErrorBoundary(debug=debug):
+        if context.invoked_subcommand is not None:
+            if target is not None:
+                raise UsageError(
+                    f"--target before {context.invoked_subcommand!r} would run the whole pipeline",
+                    hint=f"Write options of a command behind it: `mfn-compile "
+                    f"{context.invoked_subcommand} ...`",
+                )
+            return
+        if target is None:
+            raise UsageError(
+                "Nothing says what to compile for",
+                hint="Give --target NAME (`mfn-compile targets` lists them), or see --help",
+            )
+        from mfn_compile.cli.whole_run import whole_run  # noqa: PLC0415 - imports the pipeline
+        from mfn_compile.request import CompileRequest, DataSource  # noqa: PLC0415
+
+        request = CompileRequest(
+            target=target,
+            model=options.model_source(checkpoint, color, mean, std, bn_eps),
+            data=DataSource(lfw, benchmark, images, pairs, calibration, all_pairs),
+            recipe=recipe, qat=qat, out=out, threads=threads, dynamic_batch=dynamic_batch,
+            blob=blob, max_drop=max_drop, max_latency_ms=max_latency_ms, cache_dir=cache_dir,
+            no_cache=no_cache,
+        )
+        whole_run(request, as_json=as_json, quiet=quiet)
+
+
+def main() -> None:
+    """Entry point of the `mfn-compile` command."""
+    app()

@@ -1,0 +1,142 @@
+"""Command-line options that several commands share, each written once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mfn_compile.errors import UsageError
+from mfn_compile.request import ModelSource
+
+_MODEL, _DATA, _RUN = "Model", "Images", "Run"
+
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        help="Weights: .pt .pth .ckpt .safetensors or fp32 .onnx. Without it, the demo model on "
+        "rendered faces.",
+        rich_help_panel=_MODEL, show_default=False,
+    ),
+]
+Color = Annotated[
+    str | None,
+    typer.Option(help="Colour order, RGB or BGR; default: the layout's.", rich_help_panel=_MODEL),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        help="Mean in pixel values, one number or three: 127.5 or 123.7,116.3,103.5.",
+        rich_help_panel=_MODEL,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(help="Standard deviation, likewise.", rich_help_panel=_MODEL),
+]
+BnEps = Annotated[
+    float | None,
+    typer.Option(help="BatchNorm epsilon; default: the layout's.", rich_help_panel=_MODEL),
+]
+DynamicBatch = Annotated[
+    bool,
+    typer.Option("--dynamic-batch", help="Leave the batch axis of the fp32 ONNX free.",
+                 rich_help_panel=_MODEL),
+]
+Lfw = Annotated[
+    Path | None,
+    typer.Option(help="LFW in scikit-learn's layout (lfw_home).", rich_help_panel=_DATA),
+]
+Benchmark = Annotated[
+    Path | None,
+    typer.Option(help="InsightFace .bin set (lfw, agedb_30, cfp_fp); needs --calibration.",
+                 rich_help_panel=_DATA),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(help="Folder of aligned crops, with --pairs.", rich_help_panel=_DATA),
+]
+Pairs = Annotated[
+    Path | None,
+    typer.Option(help="Pairs over --images: LFW's format or CSV first,second,same[,fold].",
+                 rich_help_panel=_DATA),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(help="Folder of aligned crops to calibrate on.", rich_help_panel=_DATA),
+]
+AllPairs = Annotated[
+    bool,
+    typer.Option("--all-pairs/--no-all-pairs",
+                 help="Compare every image with every other as well.", rich_help_panel=_DATA),
+]
+TargetName = Annotated[
+    str, typer.Option(help="A name from `mfn-compile targets`, or your own TOML.")
+]
+RecipeName = Annotated[
+    str, typer.Option(help="A name from `mfn-compile recipes`, or your own TOML.")
+]
+Qat = Annotated[
+    bool, typer.Option("--qat", help="Fine-tune with fake quantization; the better one wins.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="Threads of one inference; default: target's.")
+]
+Out = Annotated[Path | None, typer.Option(help="Where the result goes.", show_default=False)]
+CacheDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder of finished stages; default: MFN_CACHE_DIR or the user's cache.",
+                 rich_help_panel=_RUN, show_default=False),
+]
+NoCache = Annotated[
+    bool, typer.Option("--no-cache", help="Compute everything anew.", rich_help_panel=_RUN)
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as JSON and nothing else.",
+                 rich_help_panel=_RUN),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=_RUN)
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Tracebacks with errors.", rich_help_panel=_RUN)
+]
+
+
+def channel_values(text: str | None, option: str) -> tuple[float, ...] | None:
+    """One number or three from "127.5" or "123.7,116.3,103.5".
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (1, 3):
+        raise UsageError(
+            f"{option} {text!r} is neither one number nor three",
+            hint=f"Write {option} 127.5 or {option} 123.7,116.3,103.5",
+        )
+    return values
+
+
+def model_source(
+    checkpoint: Path | None, color: str | None, mean: str | None, std: str | None,
+    bn_eps: float | None,
+) -> ModelSource:
+    """The model options as the pipeline takes them.
+
+    Raises:
+        UsageError: a colour order, mean or standard deviation is no such thing.
+    """
+    if color is not None and color.upper() not in ("RGB", "BGR"):
+        raise UsageError(f"--color {color!r} is neither RGB nor BGR")
+    return ModelSource(
+        checkpoint, color.upper() if color else None, channel_values(mean, "--mean"),
+        channel_values(std, "--std"), bn_eps,
+    )

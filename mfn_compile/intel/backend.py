@@ -1,0 +1,126 @@
+"""The OpenVINO backend: artifact, proof of precision, latency."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfn_compile import environment
+from mfn_compile.evaluate.embeddings import OnnxRuntimeEmbedder
+from mfn_compile.intel.embedder import OpenVinoEmbedder
+from mfn_compile.intel.execution import precision
+from mfn_compile.intel.ir import convert
+from mfn_compile.intel.latency import measure
+from mfn_compile.intel.runtime import compile_latency, limit_isa
+from mfn_compile.model.preprocessing import Preprocessing
+from mfn_compile.progress import Progress
+from mfn_compile.results import BackendResult, Latency
+from mfn_compile.target import Target, has_vnni
+
+INT8_XML = "model_int8.xml"
+FP32_XML = "model_fp32.xml"
+BLOB = "model_int8.blob"
+
+
+class OpenVinoBackend:
+    """Compiles for, and runs on, one OpenVINO target.
+
+    Attributes:
+        code: sub-packages whose source decides the artifact.
+        tools: distributions whose versions decide the artifact.
+    """
+
+    code = ("intel",)
+    tools = ("openvino",)
+
+    def __init__(self, target: Target, threads: int) -> None:
+        self._device, self._isa, self._threads = target.runtime.device, target.runtime.isa, threads
+
+    def machine(self) -> dict[str, object]:
+        """What of this machine decides precision and speed; part of the stages' keys."""
+        return {
+            "cpu": environment.cpu_name(), "flags": environment.relevant_flags(),
+            "device": self._device, "isa": self._isa, "threads": self._threads,
+        }
+
+    def build(
+        self, qdq: Path, fp32: Path, folder: Path, *, preprocessing: Preprocessing,
+        judged: NDArray[np.uint8], blob: bool, progress: Progress,
+    ) -> BackendResult:
+        """Write both IRs to `folder`, prove the INT8 precision, compare with the outside judge.
+
+        Args:
+            judged: uint8 RGB crops [N, 112, 112, 3] on which ONNX Runtime, without graph
+                optimizations, executes the QDQ file beside OpenVINO.
+
+        Raises:
+            DeviceError: the device is absent or refuses the model.
+            InternalCheckError: OpenVINO's frontend does not take the file.
+        """
+        limit_isa(self._isa)
+        with progress.task("compiling with OpenVINO", 3) as task:
+            files = [*convert(qdq, folder / INT8_XML), *convert(fp32, folder / FP32_XML)]
+            task.advance()
+            compiled = compile_latency(folder / INT8_XML, self._device, self._threads)
+            found = precision(compiled)
+            if blob:
+                (folder / BLOB).write_bytes(compiled.export_model().getvalue())
+                files.append(folder / BLOB)
+            task.advance()
+            cosine = self._judge(qdq, folder, preprocessing, judged)
+            task.advance()
+        return BackendResult(
+            files=tuple(path.name for path in files), precision=found,
+            judge_cosine=float(cosine.mean()), judge_min_cosine=float(cosine.min()),
+            judge_images=len(judged),
+        )
+
+    def _judge(
+        self, qdq: Path, folder: Path, preprocessing: Preprocessing, crops: NDArray[np.uint8]
+    ) -> NDArray[np.float64]:
+        judge = OnnxRuntimeEmbedder(
+            qdq, preprocessing, optimize=False, threads=environment.cores()
+        )
+        ours = self.embedder(folder, preprocessing).embed(crops).astype(np.float64)
+        theirs = judge.embed(crops).astype(np.float64)
+        norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
+        cosine: NDArray[np.float64] = (ours * theirs).sum(axis=1) / norms
+        return cosine
+
+    def embedder(self, folder: Path, preprocessing: Preprocessing) -> OpenVinoEmbedder:
+        """Runs the INT8 artifact of a finished build."""
+        return OpenVinoEmbedder(folder / INT8_XML, preprocessing, self._device, self._isa)
+
+    def fp32_embedder(self, folder: Path, preprocessing: Preprocessing) -> OpenVinoEmbedder:
+        """Runs the float network on the same engine."""
+        return OpenVinoEmbedder(folder / FP32_XML, preprocessing, self._device, self._isa)
+
+    def latency(
+        self, folder: Path, *, crop: NDArray[np.uint8], preprocessing: Preprocessing,
+        progress: Progress,
+    ) -> Latency:
+        """Time the artifact against the float network on one crop [1, 112, 112, 3].
+
+        Raises:
+            DeviceError: the device is absent or refuses a model.
+        """
+        limit_isa(self._isa)
+        return measure(
+            folder / INT8_XML, folder / FP32_XML, preprocessing.apply(crop),
+            device=self._device, threads=self._threads, progress=progress,
+        )
+
+    def notes(self, overflow_fix: str) -> tuple[str, ...]:
+        """What a reader must know about this machine as a stand-in for the target."""
+        notes = []
+        vnni = has_vnni(environment.cpu_flags())
+        if overflow_fix == "disable" and not vnni:
+            notes.append(
+                "This CPU has no VNNI: its INT8 sums of u8 x s8 pairs saturate in 16 bits, so the "
+                "accuracy measured here is below what a CPU with VNNI computes."
+            )
+        if self._isa:
+            notes.append(f"OpenVINO was held to {self._isa} kernels, as the target demands.")
+        return tuple(notes)
