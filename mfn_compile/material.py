@@ -20,6 +20,7 @@ from mfn_compile.evaluate.imageset import Dataset, ImageSet, Indices
 from mfn_compile.evaluate.lfw import LfwImages
 from mfn_compile.evaluate.rendered import RenderedImages, open_rendered
 from mfn_compile.hashing import value_sha256
+from mfn_compile.recipe import CalibrationPlan
 from mfn_compile.request import DataSource
 
 RENDERED_FINE_TUNING = 2048  # rendered crops to learn from
@@ -72,14 +73,13 @@ class Material:
         return tuple(dict.fromkeys(note for images in sets for note in images.notes))
 
 
-def gather(data: DataSource, *, demo: bool, calibration: int, held_out: int, seed: int) -> Material:
+def gather(data: DataSource, *, demo: bool, plan: CalibrationPlan) -> Material:
     """Open the user's images and share them out.
 
     Args:
         demo: the checkpoint is the demo model, for which rendered faces are the right input.
-        calibration: images that the recipe calibrates on.
-        held_out: images that judge the candidates.
-        seed: of the shuffle that shares a folder out.
+        plan: how many images calibrate and judge, and the seed of the shuffle that shares a
+            folder out.
 
     Raises:
         UsageError: the options contradict each other, or calibration images are missing.
@@ -97,14 +97,13 @@ def gather(data: DataSource, *, demo: bool, calibration: int, held_out: int, see
         images = open_images(data.calibration)
         everything = np.arange(len(images.names), dtype=np.int64)
         return _share(
-            f"folder {data.calibration.name}", dataset, images, everything, calibration, held_out,
-            seed,
+            f"folder {data.calibration.name}", dataset, images, everything, plan
         )
     assert dataset is not None
     if isinstance(dataset.images, RenderedImages):
-        return _rendered(dataset, calibration, held_out)
+        return _rendered(dataset, plan)
     if isinstance(dataset.images, LfwImages):
-        return _lfw(dataset, dataset.images, calibration, held_out, seed)
+        return _lfw(dataset, dataset.images, plan)
     spare = np.setdiff1d(
         np.arange(len(dataset.images.names), dtype=np.int64), dataset.pairs.images()
     )
@@ -115,8 +114,7 @@ def gather(data: DataSource, *, demo: bool, calibration: int, held_out: int, see
             hint="Give a folder of other aligned crops with --calibration",
         )
     return _share(
-        f"{dataset.name}, images outside of the pairs", dataset, dataset.images, spare,
-        calibration, held_out, seed,
+        f"{dataset.name}, images outside of the pairs", dataset, dataset.images, spare, plan
     )
 
 
@@ -148,46 +146,44 @@ def open_evaluation(data: DataSource, *, demo: bool) -> Dataset | None:
     return None
 
 
-def _rendered(dataset: Dataset, calibration: int, held_out: int) -> Material:
-    ranged = RenderedImages.of(rendered.calibration_seeds(calibration))
-    others = RenderedImages.of(rendered.unlabeled_seeds(held_out + RENDERED_FINE_TUNING))
+def _rendered(dataset: Dataset, plan: CalibrationPlan) -> Material:
+    ranged = RenderedImages(rendered.calibration_seeds(plan.images))
+    others = RenderedImages(rendered.unlabeled_seeds(plan.held_out + RENDERED_FINE_TUNING))
     positions = np.arange(len(others.names), dtype=np.int64)
     return Material(
         source="rendered faces",
         dataset=dataset,
-        calibration=CropPool(ranged, np.arange(calibration, dtype=np.int64)),
-        held_out=CropPool(others, positions[:held_out]),
-        fine_tuning=CropPool(others, positions[held_out:]),
+        calibration=CropPool(ranged, np.arange(plan.images, dtype=np.int64)),
+        held_out=CropPool(others, positions[: plan.held_out]),
+        fine_tuning=CropPool(others, positions[plan.held_out :]),
     )
 
 
-def _lfw(
-    dataset: Dataset, images: LfwImages, calibration: int, held_out: int, seed: int
-) -> Material:
+def _lfw(dataset: Dataset, images: LfwImages, plan: CalibrationPlan) -> Material:
     """LFW sets 300 images aside for calibration; strangers to the pairs judge and teach."""
     in_pairs = {images.identities[i] for i in dataset.pairs.images()}
     rest = images.split("rest")
     strangers = np.array([i for i in rest if images.identities[i] not in in_pairs], np.int64)
-    shuffled = np.random.default_rng(seed).permutation(strangers)
-    chosen = images.split("calib")[:calibration]
-    _require(len(chosen), len(shuffled) - held_out, "LFW")
+    shuffled = np.random.default_rng(plan.seed).permutation(strangers)
+    chosen = images.split("calib")[: plan.images]
+    _require(len(chosen), len(shuffled) - plan.held_out, "LFW")
     return Material(
         source="LFW, images outside of the pairs",
         dataset=dataset,
         calibration=CropPool(images, chosen),
-        held_out=CropPool(images, shuffled[:held_out]),
-        fine_tuning=CropPool(images, shuffled[held_out:]),
+        held_out=CropPool(images, shuffled[: plan.held_out]),
+        fine_tuning=CropPool(images, shuffled[plan.held_out :]),
     )
 
 
 def _share(
     source: str, dataset: Dataset | None, images: ImageSet, available: Indices,
-    calibration: int, held_out: int, seed: int,
+    plan: CalibrationPlan,
 ) -> Material:
     """Shuffle a folder and cut it; a small folder keeps a fifth for judging."""
-    shuffled = np.random.default_rng(seed).permutation(available)
-    judge = min(held_out, len(shuffled) // 5)
-    ranged = min(calibration, len(shuffled) - judge)
+    shuffled = np.random.default_rng(plan.seed).permutation(available)
+    judge = min(plan.held_out, len(shuffled) // 5)
+    ranged = min(plan.images, len(shuffled) - judge)
     _require(ranged, judge, source)
     return Material(
         source=source,

@@ -82,9 +82,7 @@ class _Run:
     def material(self) -> Material:
         with self.progress.task("reading images", 1) as task:
             found = gather(
-                self.request.data, demo=self.checkpoint.info.demo,
-                calibration=self.recipe.calibration.images,
-                held_out=self.recipe.calibration.held_out, seed=self.recipe.calibration.seed,
+                self.request.data, demo=self.checkpoint.info.demo, plan=self.recipe.calibration
             )
             task.advance()
         for note in found.notes():

@@ -153,8 +153,8 @@ class Latency(Frozen):
     cpu_flags: tuple[str, ...]
     runtime: str
     threads: int
-    repeats: int
-    p50_ms: float
+    repeats: int = Field(description="runs of each network, fp32 and INT8 in turn")
+    p50_ms: float = Field(description="median time of one image, INT8")
     p90_ms: float
     p99_ms: float
     fp32_p50_ms: float
@@ -163,18 +163,18 @@ class Latency(Frozen):
     speedup: float = Field(description="median of the paired ratios fp32 / INT8")
     cycles: int | None = None
     instructions: int | None = None
-    low_ms: float | None = None
+    low_ms: float | None = Field(default=None, description="interval of a modelled time")
     high_ms: float | None = None
 
 
 class Size(Frozen):
     """Bytes of the artifact."""
 
-    model: int
-    fp32_model: int
-    text: int | None = None
-    rodata: int | None = None
-    workspace: int | None = None
+    model: int = Field(description="the INT8 model's files")
+    fp32_model: int = Field(description="the same network in fp32")
+    text: int | None = Field(default=None, description="machine code")
+    rodata: int | None = Field(default=None, description="constants: weights and tables")
+    workspace: int | None = Field(default=None, description="scratch memory of one call")
 
 
 class Roc(Frozen):
@@ -217,7 +217,7 @@ class PairedTest(Frozen):
     gained: int = Field(description="wrong in fp32, right in INT8")
     mcnemar_p: float = Field(description="exact two-sided binomial test")
     bootstrap_low: float = Field(
-        description="95 % interval of INT8 minus fp32 accuracy, points: a loss is negative"
+        description="95 % interval of fp32 minus INT8 accuracy, points, as `drop`"
     )
     bootstrap_high: float
     bootstrap_samples: int

@@ -79,7 +79,9 @@ def validate(model: type[Model], data: dict[str, Any], *, where: str, kind: str)
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        found = error.errors(include_url=False)
+        # A misspelt key is also a missing one; the misspelling is what helps.
+        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
         keys = [str(part) for part in first["loc"]]
         dotted = ".".join(keys)
         if first["type"] == "extra_forbidden":

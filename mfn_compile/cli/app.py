@@ -18,6 +18,7 @@ app = typer.Typer(
     "missed; 5 latency budget missed; 6 a device or tool is missing; 7 an internal check failed.",
     invoke_without_command=True,
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

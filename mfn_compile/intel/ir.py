@@ -8,6 +8,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from mfn_compile.errors import InternalCheckError
+from mfn_compile.intel.runtime import core
 
 
 def convert(onnx_file: Path, xml: Path) -> tuple[Path, Path]:
@@ -17,7 +18,7 @@ def convert(onnx_file: Path, xml: Path) -> tuple[Path, Path]:
         InternalCheckError: OpenVINO's frontend does not take the file.
     """
     try:
-        model = ov.convert_model(str(onnx_file))
+        model = core().read_model(str(onnx_file))
         if model.input(0).partial_shape[0].is_dynamic:
             shape = model.input(0).partial_shape
             shape[0] = 1

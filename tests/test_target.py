@@ -1,0 +1,100 @@
+"""Targets and the TOML reading that recipes share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mfn_compile.errors import BadInputError
+from mfn_compile.resources import data_dir
+from mfn_compile.target import Target, has_vnni, list_targets, load_target
+from mfn_compile.tomlfile import MAX_BYTES
+
+INTEL = (data_dir("targets") / "intel.toml").read_text()
+
+
+def test_every_shipped_target_loads_and_is_named_as_its_file() -> None:
+    names = {target.name for target in list_targets()}
+    assert names == {path.stem for path in data_dir("targets").glob("*.toml")}
+    assert {"intel", "intel-vnni", "intel-avx2", "arm64"} <= names
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "fix"),
+    [
+        ("intel", {"avx512_vnni"}, "disable"),
+        ("intel", {"avx_vnni"}, "disable"),
+        ("intel", {"avx2"}, "enable"),
+        ("intel-vnni", set(), "disable"),
+        ("intel-avx2", {"avx512_vnni"}, "enable"),
+    ],
+)
+def test_the_overflow_fix_follows_target_and_cpu(name: str, flags: set[str], fix: str) -> None:
+    assert load_target(name).overflow_fix(frozenset(flags)) == fix
+
+
+def test_vnni_by_linux_flag_names() -> None:
+    assert has_vnni(frozenset({"avx512_vnni"}))
+    assert not has_vnni(frozenset({"avx512f", "avx2"}))
+
+
+def test_a_target_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(INTEL.replace('name = "intel"', 'name = "mine"'))
+    target = load_target(path)
+    assert target.name == "mine"
+    assert target.digest() != load_target("intel").digest()
+    assert Target.model_validate_json(target.to_json()) == target
+
+
+def broken(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(BadInputError) as caught:
+        load_target(path)
+    assert caught.value.exit_code == 3
+    assert "bad.toml" in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_misspelt_key_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    text = broken(tmp_path, INTEL.replace("overflow_fix", "overflow_fxi"))
+    assert "'quantization.overflow_fxi'" in text
+    assert "Did you mean 'overflow_fix'" in text
+
+
+def test_a_misspelt_table_is_answered_with_the_nearest(tmp_path: Path) -> None:
+    assert "Did you mean 'runtime'" in broken(tmp_path, INTEL.replace("[runtime]", "[runtimes]"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("threads = 1", "threads = 0", "runtime.threads"),
+        ("threads = 1", "threads = 'one'", "runtime.threads"),
+        ('"auto"', '"always"', "quantization.overflow_fix"),
+        ("latency_ms = 18.0", "latency_ms = -1", "budget.latency_ms"),
+        ('name = "intel"', "name = [", "not valid TOML"),
+        ('name = "intel"', 'name = "../x"', "'name'"),
+    ],
+)
+def test_wrong_values_name_their_key(tmp_path: Path, old: str, new: str, says: str) -> None:
+    assert says in broken(tmp_path, INTEL.replace(old, new))
+
+
+def test_bounds_on_untrusted_toml(tmp_path: Path) -> None:
+    assert "larger than" in broken(tmp_path, "#" * (MAX_BYTES + 1))
+    nested = broken(tmp_path, "x = " + "[" * 20_000)
+    assert "not valid TOML" in nested
+
+
+def test_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(BadInputError, match=r"Did you mean 'intel-vnni'") as caught:
+        load_target("intel-vni")
+    assert "arm64" in str(caught.value)
+
+
+def test_a_missing_file_says_so(tmp_path: Path) -> None:
+    with pytest.raises(BadInputError, match="cannot be read"):
+        load_target(tmp_path / "absent.toml")
