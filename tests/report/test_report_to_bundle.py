@@ -1,0 +1,26 @@
+import sample
+
+from mfn_compile.bundle.manifest import BundleInfo, verify_bundle
+from mfn_compile.bundle.writer import write_bundle
+from mfn_compile.report import document
+from mfn_compile.report.html import render_html
+
+
+def test_a_result_fills_the_manifest(tmp_path):
+    result = sample.demo()
+    info = BundleInfo.of(result)
+    assert info.checkpoint_sha256 == result.checkpoint.sha256
+    assert info.demo
+    assert info.input == "float32 [1, 3, 112, 112]"
+    dynamic = result.export.model_copy(update={"dynamic_batch": True})
+    assert BundleInfo.of(result.model_copy(update={"export": dynamic})).input.startswith(
+        "float32 [N, 3"
+    )
+    assert info.tools["openvino"] == "2026.4.1"
+    files = {
+        "report.json": document.to_json(result).encode(),
+        "report.html": render_html(result).encode(),
+    }
+    out = write_bundle(tmp_path / "bundle", files, info)
+    verify_bundle(out)
+    assert document.load(out / "report.json") == result
