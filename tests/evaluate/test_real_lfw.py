@@ -1,0 +1,95 @@
+"""On the real images and checkpoints; MFN_DATA names the folder that holds lfw/ and weights/."""
+
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mfn_compile.evaluate.evaluator import evaluate
+from mfn_compile.evaluate.lfw import open_lfw
+from mfn_compile.evaluate.onnx_embedder import OnnxRuntimeEmbedder
+from mfn_compile.export.exporter import export
+from mfn_compile.model.loader import load_checkpoint
+from mfn_compile.progress import SilentProgress
+
+pytestmark = pytest.mark.data
+
+
+@pytest.fixture(scope="module")
+def data_folder():
+    if "MFN_DATA" not in os.environ:
+        pytest.skip("MFN_DATA is not set: no real images to test on")
+    folder = Path(os.environ["MFN_DATA"])
+    if not (folder / "lfw" / "lfw_home.tar.gz").is_file():
+        pytest.skip(f"{folder} holds no lfw/lfw_home.tar.gz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lfw(data_folder, tmp_path_factory):
+    target = tmp_path_factory.mktemp("lfw")
+    with tarfile.open(data_folder / "lfw" / "lfw_home.tar.gz") as archive:
+        archive.extractall(target, filter="data")
+    return open_lfw(target / "lfw_home")
+
+
+def test_protocol(lfw):
+    assert (len(lfw.pairs), lfw.pairs.folds) == (6000, 10)
+    assert len(lfw.images.names) == 13_233
+    assert len(set(lfw.images.identities)) == 5_749
+    assert len(lfw.pairs.images()) == 7_701
+    for fold in range(10):
+        same = lfw.pairs.same[lfw.pairs.fold == fold]
+        assert (same.sum(), (~same).sum()) == (300, 300)
+
+
+def test_calibration_images_are_in_no_pair(lfw):
+    calibration = lfw.images.split("calib")
+    assert len(calibration) == 300
+    used = lfw.images.content_hashes(lfw.pairs.images())
+    assert not set(lfw.images.content_hashes(calibration)) & set(used)
+
+
+def test_crops_show_faces_in_place(lfw):
+    """The average face is symmetric, and its eyes are darker than the forehead above them."""
+    crops = lfw.images.crops(lfw.images.split("calib"))
+    assert crops.shape == (300, 112, 112, 3)
+    mean = crops.mean(axis=(0, 3))
+    assert (
+        np.corrcoef(mean[20:100, 16:96].ravel(), mean[20:100, 16:96][:, ::-1].ravel())[0, 1] > 0.95
+    )
+    for x in (38, 73):
+        assert mean[51, x] < mean[28, x] - 15
+    assert lfw.images.notes == ()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_published_checkpoints_reach_their_accuracy(lfw, data_folder, tmp_path):
+    """Two networks, one as "fp32" and one as "INT8": the evaluator does not mind."""
+    networks = []
+    for name in ("foamliu_mobilefacenet", "xiaoccer_068"):
+        model = load_checkpoint(data_folder / "weights" / f"{name}.safetensors")
+        written = export(model, tmp_path / name)
+        networks.append(
+            OnnxRuntimeEmbedder(
+                tmp_path / name / written.file, model.info.preprocessing, optimize=True
+            )
+        )
+    result = evaluate(
+        lfw.images,
+        lfw.pairs,
+        *networks,
+        dataset_name="LFW",
+        all_pairs=False,
+        cache_dir=tmp_path / "cache",
+        progress=SilentProgress(),
+    )
+    assert result.fp32.accuracy == pytest.approx(99.23, abs=0.05)
+    assert result.fp32.accuracy_flip == pytest.approx(99.33, abs=0.05)
+    assert result.fp32.tar_at_far["1e-3"] == pytest.approx(98.00, abs=0.3)
+    assert result.int8.accuracy == pytest.approx(98.62, abs=0.05)
+    assert result.int8.accuracy_flip == pytest.approx(98.68, abs=0.05)
+    assert result.int8.tar_at_far["1e-3"] == pytest.approx(92.07, abs=0.5)
