@@ -146,14 +146,19 @@ def open_evaluation(data: DataSource, *, demo: bool) -> Dataset | None:
     return None
 
 
+def rendered_crops(count: int) -> CropPool:
+    """Rendered faces, for what needs no real ones."""
+    images = RenderedImages(rendered.calibration_seeds(count))
+    return CropPool(images, np.arange(count, dtype=np.int64))
+
+
 def _rendered(dataset: Dataset, plan: CalibrationPlan) -> Material:
-    ranged = RenderedImages(rendered.calibration_seeds(plan.images))
     others = RenderedImages(rendered.unlabeled_seeds(plan.held_out + RENDERED_FINE_TUNING))
     positions = np.arange(len(others.names), dtype=np.int64)
     return Material(
         source="rendered faces",
         dataset=dataset,
-        calibration=CropPool(ranged, np.arange(plan.images, dtype=np.int64)),
+        calibration=rendered_crops(plan.images),
         held_out=CropPool(others, positions[: plan.held_out]),
         fine_tuning=CropPool(others, positions[plan.held_out :]),
     )

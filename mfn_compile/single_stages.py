@@ -10,13 +10,13 @@ from mfn_compile.bundle.guard import check_replaceable
 from mfn_compile.bundle.manifest import BundleInfo
 from mfn_compile.bundle.writer import write_bundle
 from mfn_compile.files import write_whole
-from mfn_compile.material import gather
+from mfn_compile.material import gather, rendered_crops
 from mfn_compile.progress import Progress
 from mfn_compile.quantizing import quantize
 from mfn_compile.recipe import load_recipe
 from mfn_compile.request import CompileRequest, ModelSource
 from mfn_compile.results import CheckpointInfo, ExportResult, Frozen, QuantizeResult
-from mfn_compile.stages import Checkpoint, open_store
+from mfn_compile.stages import FACE_CROPS, Checkpoint, open_store
 from mfn_compile.store import Stored
 from mfn_compile.target import load_target
 from mfn_compile.version import __version__
@@ -99,7 +99,7 @@ def run_export(request: ExportRequest, progress: Progress) -> Exported:
     """
     with open_store(request.cache_dir, request.no_cache, progress) as store:
         checkpoint = Checkpoint(request.model, store, progress)
-        stored = checkpoint.export(None, request.dynamic_batch)
+        stored = checkpoint.export(rendered_crops(FACE_CROPS), request.dynamic_batch)
         found = Exported(checkpoint=checkpoint.info, export=stored.result)
         if request.out is not None:
             content = (stored.folder / stored.result.file).read_bytes()

@@ -94,23 +94,23 @@ class Checkpoint:
         """What was recognised."""
         return self.store.run(INSPECT, self._inputs, lambda folder: self.loaded.info).result
 
-    def export(self, faces: CropPool | None, dynamic_batch: bool) -> Stored[ExportResult]:
-        """The float ONNX file, checked on noise and, where there are some, on faces."""
+    def export(self, faces: CropPool, dynamic_batch: bool) -> Stored[ExportResult]:
+        """The float ONNX file, checked against the checkpoint on noise and on faces."""
 
         def build(folder: Path) -> ExportResult:
             from mfn_compile.export.exporter import export  # noqa: PLC0415 - imports torch
 
             with self.progress.task("exporting to ONNX", 1) as task:
-                crops = None if faces is None else faces.crops(FACE_CROPS)
                 found = export(
-                    self.loaded, folder, dynamic_batch=dynamic_batch, face_crops=crops
+                    self.loaded, folder, dynamic_batch=dynamic_batch,
+                    face_crops=faces.crops(FACE_CROPS),
                 )
                 task.advance()
             return found
 
         inputs = {
             **self._inputs, "dynamic_batch": dynamic_batch,
-            "faces": None if faces is None else faces.digest(),
+            "faces": faces.digest(),
         }
         return self.store.run(EXPORT, inputs, build)
 
