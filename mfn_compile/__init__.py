@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["__version__", "compile"]
 
 
-def compile(  # noqa: A001 - the name a user expects; the built-in is not used here
+def compile(
     checkpoint: str | PathLike[str] | None = None,
     target: str = "intel",
     *,
@@ -66,8 +66,15 @@ def compile(  # noqa: A001 - the name a user expects; the built-in is not used h
         data=DataSource(
             path(lfw), path(benchmark), path(images), path(pairs), path(calibration), all_pairs
         ),
-        recipe=recipe, qat=qat, out=path(out), threads=threads, dynamic_batch=dynamic_batch,
-        blob=blob, max_drop=max_drop, max_latency_ms=max_latency_ms, cache_dir=path(cache_dir),
+        recipe=recipe,
+        qat=qat,
+        out=path(out),
+        threads=threads,
+        dynamic_batch=dynamic_batch,
+        blob=blob,
+        max_drop=max_drop,
+        max_latency_ms=max_latency_ms,
+        cache_dir=path(cache_dir),
         no_cache=no_cache,
     )
     return run(request, progress).result

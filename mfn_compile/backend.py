@@ -32,8 +32,15 @@ class Backend(Protocol):
         """What of this machine decides precision and speed; part of the stages' keys."""
 
     def build(
-        self, qdq: Path, fp32: Path, folder: Path, *, preprocessing: Preprocessing,
-        judged: NDArray[np.uint8], blob: bool, progress: Progress,
+        self,
+        qdq: Path,
+        fp32: Path,
+        folder: Path,
+        *,
+        preprocessing: Preprocessing,
+        judged: NDArray[np.uint8],
+        blob: bool,
+        progress: Progress,
     ) -> BackendResult:
         """Write the artifact to `folder` and compare it with the outside judge on `judged`."""
 
@@ -44,7 +51,11 @@ class Backend(Protocol):
         """Runs the float network on the same engine."""
 
     def latency(
-        self, folder: Path, *, crop: NDArray[np.uint8], preprocessing: Preprocessing,
+        self,
+        folder: Path,
+        *,
+        crop: NDArray[np.uint8],
+        preprocessing: Preprocessing,
         progress: Progress,
     ) -> Latency:
         """Time the artifact against the float network."""

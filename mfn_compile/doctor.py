@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mfn_compile import environment
 from mfn_compile.errors import DeviceError
-from mfn_compile.results import Frozen
 from mfn_compile.resources import data_dir, demo_checkpoint
+from mfn_compile.results import Frozen
 from mfn_compile.store import default_root, tool_version
 from mfn_compile.target import has_vnni
 
@@ -60,7 +60,11 @@ def failure(checks: tuple[Check, ...]) -> DeviceError | None:
 def _package(name: str, required: bool, purpose: str) -> Check:
     version = tool_version(name)
     return Check(
-        name=name, ok=version != "absent", required=required, found=version, meaning=purpose,
+        name=name,
+        ok=version != "absent",
+        required=required,
+        found=version,
+        meaning=purpose,
         remedy="Install the toolkit again: python -m pip install .",
     )
 
@@ -69,17 +73,25 @@ def _python() -> Check:
     version = ".".join(map(str, sys.version_info[:3]))
     supported = (3, 11) <= sys.version_info[:2] <= (3, 12)
     return Check(
-        name="python", ok=supported, required=True, found=version,
-        meaning="3.11 and 3.12 are supported", remedy="Use Python 3.11 or 3.12",
+        name="python",
+        ok=supported,
+        required=True,
+        found=version,
+        meaning="3.11 and 3.12 are supported",
+        remedy="Use Python 3.11 or 3.12",
     )
 
 
 def _cpu() -> Check:
     vnni = has_vnni(environment.cpu_flags())
     return Check(
-        name="VNNI", ok=vnni, required=False, found=environment.cpu_name(),
+        name="VNNI",
+        ok=vnni,
+        required=False,
+        found=environment.cpu_name(),
         meaning="INT8 at full speed and full-range weights"
-        if vnni else "absent: target intel uses half-range weights, INT8 is about 1.4 times as "
+        if vnni
+        else "absent: target intel uses half-range weights, INT8 is about 1.4 times as "
         "fast as fp32",
     )
 
@@ -89,8 +101,12 @@ def _data() -> Check:
         folders = [data_dir("targets"), data_dir("calib")]
     except FileNotFoundError as error:
         return Check(
-            name="data folders", ok=False, required=True, found=str(error),
-            meaning="targets and recipes", remedy="Install the toolkit again",
+            name="data folders",
+            ok=False,
+            required=True,
+            found=str(error),
+            meaning="targets and recipes",
+            remedy="Install the toolkit again",
         )
     counts = ", ".join(f"{len(list(f.glob('*.toml')))} in {f.name}" for f in folders)
     return Check(
@@ -101,7 +117,9 @@ def _data() -> Check:
 def _demo() -> Check:
     path = demo_checkpoint()
     return Check(
-        name="demo model", ok=path.is_file(), required=False,
+        name="demo model",
+        ok=path.is_file(),
+        required=False,
         found=path.name if path.is_file() else "absent",
         meaning="runs without a checkpoint of your own",
     )
@@ -113,7 +131,9 @@ def _cache() -> Check:
     free = shutil.disk_usage(existing).free
     writable = _writable(existing)
     return Check(
-        name="cache folder", ok=writable and free > MIN_FREE, required=False,
+        name="cache folder",
+        ok=writable and free > MIN_FREE,
+        required=False,
         found=f"{root}, {free / 1e9:.1f} GB free" + ("" if writable else ", not writable"),
         meaning="finished stages are kept there; a second run takes seconds",
         remedy="Set MFN_CACHE_DIR to another folder",

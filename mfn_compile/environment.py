@@ -13,8 +13,22 @@ from mfn_compile.store import tool_version
 PACKAGES = ("torch", "torchao", "nncf", "openvino", "onnx", "onnxsim", "onnxruntime", "numpy")
 # What decides the speed and the saturation of INT8 kernels, in Linux flag names.
 RELEVANT_FLAGS = (
-    "sse4_1", "avx", "avx2", "fma", "avx_vnni", "avx512f", "avx512bw", "avx512_vnni",
-    "avx512_bf16", "amx_int8", "asimd", "asimddp", "asimdhp", "i8mm", "sve", "bf16",
+    "sse4_1",
+    "avx",
+    "avx2",
+    "fma",
+    "avx_vnni",
+    "avx512f",
+    "avx512bw",
+    "avx512_vnni",
+    "avx512_bf16",
+    "amx_int8",
+    "asimd",
+    "asimddp",
+    "asimdhp",
+    "i8mm",
+    "sve",
+    "bf16",
 )
 
 

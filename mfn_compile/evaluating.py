@@ -51,15 +51,26 @@ def evaluate_bundle(
     with tempfile.TemporaryDirectory(prefix="mfn-compile-") as scratch:
         fp32, int8 = _embedders(bundle, manifest, engine, Path(scratch))
         inputs = {
-            "images": dataset.images.digest, "pairs": dataset.pairs.digest(),
-            "fp32": fp32.key, "int8": int8.key, "all_pairs": data.all_pairs, "name": dataset.name,
+            "images": dataset.images.digest,
+            "pairs": dataset.pairs.digest(),
+            "fp32": fp32.key,
+            "int8": int8.key,
+            "all_pairs": data.all_pairs,
+            "name": dataset.name,
         }
         return store.run(
-            EVALUATE, inputs,
+            EVALUATE,
+            inputs,
             lambda folder: evaluate(
-                dataset.images, dataset.pairs, fp32, int8, dataset_name=dataset.name,
-                all_pairs=data.all_pairs, rendered=dataset.rendered,
-                cache_dir=store.folder("embeddings"), progress=progress,
+                dataset.images,
+                dataset.pairs,
+                fp32,
+                int8,
+                dataset_name=dataset.name,
+                all_pairs=data.all_pairs,
+                rendered=dataset.rendered,
+                cache_dir=store.folder("embeddings"),
+                progress=progress,
             ),
         ).result
 
@@ -77,7 +88,9 @@ def _embedders(
 
         fp32, int8 = (
             OnnxRuntimeEmbedder(
-                path, manifest.preprocessing, optimize=path is files[0],
+                path,
+                manifest.preprocessing,
+                optimize=path is files[0],
                 threads=environment.cores(),
             )
             for path in files

@@ -28,6 +28,8 @@ def write_whole(path: Path, content: bytes) -> None:
             raise
     except OSError as error:
         raise DeviceError(
-            "The file cannot be written", where=str(path), why=error.strerror or str(error),
+            "The file cannot be written",
+            where=str(path),
+            why=error.strerror or str(error),
             hint="Free some space or choose another output",
         ) from error

@@ -13,13 +13,17 @@ def judge(
     drop = speed = None
     if evaluation is not None:
         drop = Gate(
-            passed=evaluation.drop <= max_drop, limit=max_drop, value=evaluation.drop,
+            passed=evaluation.drop <= max_drop,
+            limit=max_drop,
+            value=evaluation.drop,
             text=f"INT8 loses {evaluation.drop:.2f} points of accuracy, "
             f"the budget is {max_drop:.2f}",
         )
     if latency is not None:
         speed = Gate(
-            passed=latency.p50_ms <= max_latency_ms, limit=max_latency_ms, value=latency.p50_ms,
+            passed=latency.p50_ms <= max_latency_ms,
+            limit=max_latency_ms,
+            value=latency.p50_ms,
             text=f"one image takes {latency.p50_ms:.2f} ms ({latency.kind}, median), "
             f"the budget is {max_latency_ms:.2f} ms",
         )
@@ -30,13 +34,15 @@ def missed(gates: Gates) -> MfnError | None:
     """The first missed budget as an error, accuracy before latency; None when all are met."""
     if gates.drop is not None and not gates.drop.passed:
         return AccuracyBudgetError(
-            "The accuracy budget is missed", why=gates.drop.text,
+            "The accuracy budget is missed",
+            why=gates.drop.text,
             hint="Try --qat or --recipe accurate, look at the layers with the lowest SQNR in the "
             "report, or allow more with --max-drop",
         )
     if gates.latency is not None and not gates.latency.passed:
         return LatencyBudgetError(
-            "The latency budget is missed", why=gates.latency.text,
+            "The latency budget is missed",
+            why=gates.latency.text,
             hint="Try more --threads, a smaller input, or allow more with --max-latency-ms",
         )
     return None

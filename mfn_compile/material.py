@@ -7,7 +7,6 @@ fine-tuning crops are learned from, and the pairs are only ever looked at by the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,9 +95,7 @@ def gather(data: DataSource, *, demo: bool, plan: CalibrationPlan) -> Material:
     if data.calibration is not None:
         images = open_images(data.calibration)
         everything = np.arange(len(images.names), dtype=np.int64)
-        return _share(
-            f"folder {data.calibration.name}", dataset, images, everything, plan
-        )
+        return _share(f"folder {data.calibration.name}", dataset, images, everything, plan)
     assert dataset is not None
     if isinstance(dataset.images, RenderedImages):
         return _rendered(dataset, plan)
@@ -128,7 +125,9 @@ def open_evaluation(data: DataSource, *, demo: bool) -> Dataset | None:
     given = [
         name
         for name, value in (
-            ("--lfw", data.lfw), ("--benchmark", data.benchmark), ("--images", data.images),
+            ("--lfw", data.lfw),
+            ("--benchmark", data.benchmark),
+            ("--images", data.images),
         )
         if value is not None
     ]
@@ -182,7 +181,10 @@ def _lfw(dataset: Dataset, images: LfwImages, plan: CalibrationPlan) -> Material
 
 
 def _share(
-    source: str, dataset: Dataset | None, images: ImageSet, available: Indices,
+    source: str,
+    dataset: Dataset | None,
+    images: ImageSet,
+    available: Indices,
     plan: CalibrationPlan,
 ) -> Material:
     """Shuffle a folder and cut it; a small folder keeps a fifth for judging."""
@@ -203,5 +205,6 @@ def _require(calibration: int, others: int, source: str) -> None:
     if calibration < MIN_CALIBRATION or others < 1:
         raise BadInputError(
             f"Too few images to calibrate on: {calibration}",
-            where=source, hint=f"Give at least {MIN_CALIBRATION * 2} aligned crops",
+            where=source,
+            hint=f"Give at least {MIN_CALIBRATION * 2} aligned crops",
         )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from mfn_compile import environment, gates
 from mfn_compile.backend import Backend, make_backend
-from mfn_compile.bundle.manifest import BundleInfo
 from mfn_compile.bundle.guard import check_replaceable
+from mfn_compile.bundle.manifest import BundleInfo
 from mfn_compile.bundle.writer import write_bundle
 from mfn_compile.material import Material, gather
 from mfn_compile.progress import Progress, SilentProgress
@@ -30,7 +30,7 @@ from mfn_compile.results import (
 )
 from mfn_compile.stages import EVALUATE, Checkpoint, open_store
 from mfn_compile.store import Stage, Store, Stored
-from mfn_compile.target import Target, load_target
+from mfn_compile.target import OverflowFix, Target, load_target
 from mfn_compile.version import __version__
 
 JUDGED_CROPS = 128  # crops on which the backend is compared with the outside judge
@@ -90,7 +90,7 @@ class _Run:
         return found
 
     @cached_property
-    def overflow_fix(self) -> str:
+    def overflow_fix(self) -> OverflowFix:
         return self.target.overflow_fix(environment.cpu_flags())
 
     @cached_property
@@ -100,8 +100,13 @@ class _Run:
     @cached_property
     def quantized(self) -> Stored[QuantizeResult]:
         return quantize(
-            self.checkpoint, self.exported, self.material, self.recipe,
-            overflow_fix=self.overflow_fix, qat=self.request.qat, store=self.store,
+            self.checkpoint,
+            self.exported,
+            self.material,
+            self.recipe,
+            overflow_fix=self.overflow_fix,
+            qat=self.request.qat,
+            store=self.store,
             progress=self.progress,
         )
 
@@ -120,16 +125,23 @@ class _Run:
         )
         judged = self.material.held_out
         inputs = {
-            "qdq": self.quantized.result.sha256, "fp32": self.exported.result.sha256,
-            "machine": self.backend.machine(), "judged": judged.digest(),
+            "qdq": self.quantized.result.sha256,
+            "fp32": self.exported.result.sha256,
+            "machine": self.backend.machine(),
+            "judged": judged.digest(),
             "blob": self.request.blob,
         }
         return self.store.run(
-            stage, inputs,
+            stage,
+            inputs,
             lambda folder: self.backend.build(
-                self.qdq_onnx, self.fp32_onnx, folder,
+                self.qdq_onnx,
+                self.fp32_onnx,
+                folder,
                 preprocessing=self.checkpoint.info.preprocessing,
-                judged=judged.crops(JUDGED_CROPS), blob=self.request.blob, progress=self.progress,
+                judged=judged.crops(JUDGED_CROPS),
+                blob=self.request.blob,
+                progress=self.progress,
             ),
         )
 
@@ -137,14 +149,18 @@ class _Run:
     def latency(self) -> Stored[Latency]:
         stage = Stage("latency", Latency, self.backend.code, self.backend.tools)
         inputs = {
-            "qdq": self.quantized.result.sha256, "fp32": self.exported.result.sha256,
+            "qdq": self.quantized.result.sha256,
+            "fp32": self.exported.result.sha256,
             "machine": self.backend.machine(),
         }
         return self.store.run(
-            stage, inputs,
+            stage,
+            inputs,
             lambda folder: self.backend.latency(
-                self.built.folder, crop=self.material.calibration.crops(1),
-                preprocessing=self.checkpoint.info.preprocessing, progress=self.progress,
+                self.built.folder,
+                crop=self.material.calibration.crops(1),
+                preprocessing=self.checkpoint.info.preprocessing,
+                progress=self.progress,
             ),
         )
 
@@ -157,8 +173,11 @@ class _Run:
         fp32 = self.backend.fp32_embedder(self.built.folder, shape)
         int8 = self.backend.embedder(self.built.folder, shape)
         inputs = {
-            "images": dataset.images.digest, "pairs": dataset.pairs.digest(),
-            "fp32": fp32.key, "int8": int8.key, "all_pairs": self.request.data.all_pairs,
+            "images": dataset.images.digest,
+            "pairs": dataset.pairs.digest(),
+            "fp32": fp32.key,
+            "int8": int8.key,
+            "all_pairs": self.request.data.all_pairs,
             "name": dataset.name,
         }
 
@@ -166,9 +185,15 @@ class _Run:
             from mfn_compile.evaluate.evaluator import evaluate  # noqa: PLC0415 - imports scipy
 
             return evaluate(
-                dataset.images, dataset.pairs, fp32, int8, dataset_name=dataset.name,
-                all_pairs=self.request.data.all_pairs, rendered=dataset.rendered,
-                cache_dir=self.store.folder("embeddings"), progress=self.progress,
+                dataset.images,
+                dataset.pairs,
+                fp32,
+                int8,
+                dataset_name=dataset.name,
+                all_pairs=self.request.data.all_pairs,
+                rendered=dataset.rendered,
+                cache_dir=self.store.folder("embeddings"),
+                progress=self.progress,
             )
 
         return self.store.run(EVALUATE, inputs, build).result
@@ -179,8 +204,10 @@ class _Run:
             version=__version__,
             target=self.target.name,
             target_details=TargetInfo(
-                name=self.target.name, description=self.target.description,
-                backend=self.target.backend, overflow_fix=self.overflow_fix,
+                name=self.target.name,
+                description=self.target.description,
+                backend=self.target.backend,
+                overflow_fix=self.overflow_fix,
                 threads=self.request.threads or self.target.runtime.threads,
                 latency_budget_ms=budget,
             ),
@@ -213,8 +240,12 @@ class _Run:
             ("held-out images", material.source, material.held_out.digest()),
         ]
         if material.dataset is not None:
-            rows.append(("evaluation images", material.dataset.name, material.dataset.images.digest))
-            rows.append(("evaluation pairs", material.dataset.name, material.dataset.pairs.digest()))
+            rows.append(
+                ("evaluation images", material.dataset.name, material.dataset.images.digest)
+            )
+            rows.append(
+                ("evaluation pairs", material.dataset.name, material.dataset.pairs.digest())
+            )
         return tuple(InputFile(role=role, name=name, sha256=sha) for role, name, sha in rows)
 
     def _bundle(self, result: Result, out: Path) -> Path:

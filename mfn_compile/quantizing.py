@@ -54,20 +54,25 @@ def quantize(
     }
 
     def build(folder: Path) -> QuantizeResult:
-        from mfn_compile.quantize.quantizer import quantize as run  # noqa: PLC0415 - imports nncf
+        from mfn_compile.quantize.quantizer import QuantizeJob  # noqa: PLC0415 - imports nncf
+        from mfn_compile.quantize.quantizer import quantize as run  # noqa: PLC0415
 
         with progress.task("reading crops", 1) as task:
             calibration = _calibration(material)
             held_out = material.held_out.crops()
             learned_from = material.fine_tuning.crops() if qat else None
             task.advance()
-        return run(
-            exported.folder / exported.result.file, folder, recipe=recipe,
-            overflow_fix=overflow_fix, preprocessing=checkpoint.info.preprocessing,
-            calibration=calibration, held_out=held_out,
-            module=checkpoint.loaded.module if qat else None, qat_crops=learned_from,
-            progress=progress,
+        job = QuantizeJob(
+            fp32_onnx=exported.folder / exported.result.file,
+            recipe=recipe,
+            overflow_fix=overflow_fix,
+            preprocessing=checkpoint.info.preprocessing,
+            calibration=calibration,
+            held_out=held_out,
+            qat_crops=learned_from,
+            module=checkpoint.folded() if qat else None,
         )
+        return run(job, folder, progress)
 
     return store.run(QUANTIZE, inputs, build)
 
@@ -83,7 +88,11 @@ def _calibration(material: Material) -> CalibrationData:
         known = dataset.images.identities
         people = None if known is None else frozenset(known[i] for i in used)
     return CalibrationData(
-        crops=pool.crops(), source=material.source,
-        names=tuple(pool.images.names[i] for i in pool.indices), hashes=pool.hashes(),
-        identities=pool.identities(), evaluation_hashes=evaluated, evaluation_identities=people,
+        crops=pool.crops(),
+        source=material.source,
+        names=tuple(pool.images.names[i] for i in pool.indices),
+        hashes=pool.hashes(),
+        identities=pool.identities(),
+        evaluation_hashes=evaluated,
+        evaluation_identities=people,
     )

@@ -13,7 +13,6 @@ from mfn_compile.resources import data_dir
 from mfn_compile.tomlfile import find_named, load_model
 
 ActivationRange = Literal["auto", "min_max", "mean", "percentile", "mse"]
-WeightRange = Literal["min_max", "mse"]
 
 
 class _Frozen(BaseModel):
@@ -37,16 +36,13 @@ class Ptq(_Frozen):
     )
     activation_range: ActivationRange = "auto"
     percentile: float = Field(default=99.99, gt=50.0, le=100.0)
-    weight_range: WeightRange = "min_max"
     per_channel_depthwise_activations: bool = True
     bias_correction: Literal["fast", "full", "none"] = "fast"
     equalization: float = Field(
-        default=0.0, ge=0.0, le=1.0,
+        default=0.0,
+        ge=0.0,
+        le=1.0,
         description="share of the channels' range differences moved from activations to weights",
-    )
-    reconstruction_images: int = Field(
-        default=0, ge=0, le=10_000,
-        description="images on which weights are rounded to fit the layer's output; 0: nearest",
     )
     float_layers: tuple[str, ...] = ()
 
@@ -66,7 +62,9 @@ class Qat(_Frozen):
 
     steps: int = Field(default=200, ge=1, le=1_000_000)
     batch_size: int = Field(default=32, ge=1, le=4096)
-    learning_rate: float = Field(default=1e-4, gt=0, le=1)
+    learning_rate: float = Field(
+        default=1e-3, gt=0, le=1, description="of weights, relative to their size a tensor"
+    )
     range_learning_rate: float = Field(
         default=1e-3, ge=0, le=1, description="of the quantization ranges, relative to their size"
     )

@@ -123,13 +123,20 @@ def run_quantize(request: CompileRequest, progress: Progress) -> Quantized:
         material = gather(request.data, demo=checkpoint.info.demo, plan=recipe.calibration)
         exported = checkpoint.export(material.calibration, request.dynamic_batch)
         quantized = quantize(
-            checkpoint, exported, material, recipe,
-            overflow_fix=target.overflow_fix(environment.cpu_flags()), qat=request.qat,
-            store=store, progress=progress,
+            checkpoint,
+            exported,
+            material,
+            recipe,
+            overflow_fix=target.overflow_fix(environment.cpu_flags()),
+            qat=request.qat,
+            store=store,
+            progress=progress,
         )
         info = BundleInfo(
-            target=target.name, checkpoint=checkpoint.info.name,
-            checkpoint_sha256=checkpoint.sha256, demo=checkpoint.info.demo,
+            target=target.name,
+            checkpoint=checkpoint.info.name,
+            checkpoint_sha256=checkpoint.sha256,
+            demo=checkpoint.info.demo,
             preprocessing=checkpoint.info.preprocessing,
             embedding_width=checkpoint.info.embedding_width,
             tools={"mfn-compile": __version__, **environment.describe().packages},
@@ -145,9 +152,7 @@ def run_quantize(request: CompileRequest, progress: Progress) -> Quantized:
             },
             info,
         )
-    return Quantized(
-        checkpoint=checkpoint.info, quantization=quantized.result, bundle=str(bundle)
-    )
+    return Quantized(checkpoint=checkpoint.info, quantization=quantized.result, bundle=str(bundle))
 
 
 def _file(stored: Stored[ExportResult] | Stored[QuantizeResult]) -> Path:

@@ -25,6 +25,7 @@ from mfn_compile.store import Stage, Store, Stored, default_root
 
 if TYPE_CHECKING:
     from mfn_compile.model.loader import LoadedModel
+    from mfn_compile.model.network import MobileFaceNet
 
 FACE_CROPS = 8  # crops on which the exported graph is checked, besides noise
 
@@ -33,7 +34,9 @@ EXPORT = Stage(
     "export", ExportResult, ("model", "export"), ("torch", "onnx", "onnxsim", "onnxruntime")
 )
 QUANTIZE = Stage(
-    "quantize", QuantizeResult, ("quantize", "model", "export"),
+    "quantize",
+    QuantizeResult,
+    ("quantize", "model", "export"),
     ("nncf", "torch", "torchao", "onnx", "onnxruntime"),
 )
 EVALUATE = Stage("evaluate", Evaluation, ("evaluate",), ("numpy", "scipy"))
@@ -71,8 +74,11 @@ class Checkpoint:
     def _inputs(self) -> dict[str, object]:
         source = self.source
         return {
-            "checkpoint": self.sha256, "suffix": self.path.suffix.lower(),
-            "name": self.path.stem, "bn_eps": source.bn_eps, **self._override,
+            "checkpoint": self.sha256,
+            "suffix": self.path.suffix.lower(),
+            "name": self.path.stem,
+            "bn_eps": source.bn_eps,
+            **self._override,
         }
 
     @property
@@ -89,6 +95,13 @@ class Checkpoint:
             self.path, preprocessing_override=self._override, bn_eps=self.source.bn_eps
         )
 
+    def folded(self) -> MobileFaceNet | None:
+        """The network in torch without BatchNorm, to fine-tune; None for an ONNX checkpoint."""
+        from mfn_compile.export.fold import fold_batchnorm  # noqa: PLC0415 - imports torch
+
+        module = self.loaded.module
+        return None if module is None else fold_batchnorm(module)
+
     @cached_property
     def info(self) -> CheckpointInfo:
         """What was recognised."""
@@ -102,14 +115,17 @@ class Checkpoint:
 
             with self.progress.task("exporting to ONNX", 1) as task:
                 found = export(
-                    self.loaded, folder, dynamic_batch=dynamic_batch,
+                    self.loaded,
+                    folder,
+                    dynamic_batch=dynamic_batch,
                     face_crops=faces.crops(FACE_CROPS),
                 )
                 task.advance()
             return found
 
         inputs = {
-            **self._inputs, "dynamic_batch": dynamic_batch,
+            **self._inputs,
+            "dynamic_batch": dynamic_batch,
             "faces": faces.digest(),
         }
         return self.store.run(EXPORT, inputs, build)

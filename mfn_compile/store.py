@@ -151,7 +151,8 @@ class Store:
             yield
         except OSError as error:
             raise DeviceError(
-                "A file cannot be written or read", where=str(error.filename or self.root),
+                "A file cannot be written or read",
+                where=str(error.filename or self.root),
                 why=error.strerror or str(error),
                 hint="Free some space or name another folder with --cache-dir",
             ) from error

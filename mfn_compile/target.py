@@ -33,7 +33,8 @@ class Runtime(_Frozen):
     device: str = Field(description="the backend's name of the device")
     threads: int = Field(ge=1, le=1024)
     isa: str | None = Field(
-        default=None, pattern=r"^[A-Z0-9_]+$",
+        default=None,
+        pattern=r"^[A-Z0-9_]+$",
         description="most capable instruction set that the device has, in the runtime's terms; "
         "a more capable host is held to it, so that what is measured is the target's arithmetic",
     )

@@ -1,4 +1,4 @@
-"""TOML files of users: read within bounds, checked against a pydantic model, explained when wrong."""
+"""TOML files of users: read within bounds, checked against a model, explained when wrong."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def read_toml(path: Path, kind: str) -> dict[str, Any]:
             raw = handle.read(MAX_BYTES + 1)
     except OSError as error:
         raise BadInputError(
-            f"The {kind} cannot be read", where=str(path), why=error.strerror or str(error),
+            f"The {kind} cannot be read",
+            where=str(path),
+            why=error.strerror or str(error),
             hint=f"`mfn-compile {kind}s` lists the ones that ship with the toolkit",
         ) from error
     if len(raw) > MAX_BYTES:
@@ -89,12 +91,14 @@ def validate(model: type[Model], data: dict[str, Any], *, where: str, kind: str)
             near = difflib.get_close_matches(keys[-1], valid, n=1, cutoff=0.5)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             raise BadInputError(
-                f"The {kind} has an unknown key {dotted!r}", where=where,
+                f"The {kind} has an unknown key {dotted!r}",
+                where=where,
                 hint=f"{hint}Valid here: {', '.join(valid)}",
             ) from error
         raise BadInputError(
             f"The {kind} has a wrong value at {dotted!r}" if dotted else f"The {kind} is wrong",
-            where=where, why=first["msg"],
+            where=where,
+            why=first["msg"],
             hint=f"{error.error_count()} problem(s) in all" if error.error_count() > 1 else "",
         ) from error
 

@@ -43,5 +43,5 @@ def tiny_checkpoint(path: Path, seed: int = 0, size: int = 112) -> Path:
             network(torch.randn(8, 3, size, size))
     state = {k: v for k, v in network.state_dict().items() if "num_batches" not in k}
     shape = {"color": "RGB", "mean": [127.5] * 3, "std": [128.0] * 3}
-    save_file(state, path, metadata={"preprocessing": json.dumps(shape)})
+    save_file(state, path, metadata={"preprocessing": json.dumps(shape), "strides": "[2, 2, 2, 1]"})
     return path

@@ -37,8 +37,10 @@ def compile_command(
     context: typer.Context,
     target: Annotated[
         str | None,
-        typer.Option(help="Compile for this target: a name from `mfn-compile targets`, or a TOML.",
-                     show_default=False),
+        typer.Option(
+            help="Compile for this target: a name from `mfn-compile targets`, or a TOML.",
+            show_default=False,
+        ),
     ] = None,
     checkpoint: options.Checkpoint = None,
     color: options.Color = None,
@@ -97,8 +99,15 @@ def compile_command(
             target=target,
             model=options.model_source(checkpoint, color, mean, std, bn_eps),
             data=DataSource(lfw, benchmark, images, pairs, calibration, all_pairs),
-            recipe=recipe, qat=qat, out=out, threads=threads, dynamic_batch=dynamic_batch,
-            blob=blob, max_drop=max_drop, max_latency_ms=max_latency_ms, cache_dir=cache_dir,
+            recipe=recipe,
+            qat=qat,
+            out=out,
+            threads=threads,
+            dynamic_batch=dynamic_batch,
+            blob=blob,
+            max_drop=max_drop,
+            max_latency_ms=max_latency_ms,
+            cache_dir=cache_dir,
             no_cache=no_cache,
         )
         whole_run(request, as_json=as_json, quiet=quiet)

@@ -52,14 +52,17 @@ def _as_known(error: BaseException) -> MfnError:
         full = error.errno in _FULL
         return DeviceError(
             "The disk is full" if full else "A file cannot be read or written",
-            where=str(error.filename or ""), why=error.strerror or str(error),
+            where=str(error.filename or ""),
+            why=error.strerror or str(error),
             hint="Free some space, or name other folders with --out and --cache-dir"
-            if full else "Check the path and its permissions",
+            if full
+            else "Check the path and its permissions",
         )
     if isinstance(error, MemoryError):
         return DeviceError("There is not enough memory", hint="Close other programs and try again")
     return InternalCheckError(
-        f"An unexpected {type(error).__name__}", why=str(error).strip() or "It says no more",
+        f"An unexpected {type(error).__name__}",
+        why=str(error).strip() or "It says no more",
         hint="This is a bug in mfn-compile: please report it with the output of the same command "
         "and --debug",
     )

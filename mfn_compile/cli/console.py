@@ -58,14 +58,23 @@ class RichProgress:
     def task(self, title: str, total: int | None = None) -> Iterator[Task]:
         """Show a bar with the time left, then leave one line."""
         from rich.progress import (  # noqa: PLC0415
-            BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn,
+            BarColumn,
+            MofNCompleteColumn,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
             TimeRemainingColumn,
         )
         from rich.progress import Progress as Bars  # noqa: PLC0415
 
         columns = (
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-            TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
         )
         start = time.monotonic()
         with Bars(*columns, console=self._console, transient=True) as bars:
@@ -73,7 +82,9 @@ class RichProgress:
 
             class _Bar:
                 def advance(self, steps: int = 1, note: str = "") -> None:
-                    bars.update(identity, advance=steps, **({"note": note} if note else {}))
+                    bars.update(identity, advance=steps)
+                    if note:
+                        bars.update(identity, note=note)
 
             yield _Bar()
         self._console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - start:.1f} s[/]")

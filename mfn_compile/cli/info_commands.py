@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -19,9 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-def targets(
-    name: Name = None, as_json: options.Json = False, debug: options.Debug = False
-) -> None:
+def targets(name: Name = None, as_json: options.Json = False, debug: options.Debug = False) -> None:
     """List the targets, or show one."""
     with ErrorBoundary(debug=debug):
         from mfn_compile.backend import BACKENDS  # noqa: PLC0415
@@ -36,17 +35,17 @@ def targets(
             return
         rows = [
             (
-                target.name, target.backend + ("" if target.backend in BACKENDS else " (absent)"),
-                f"{target.budget.latency_ms:g} ms", target.description,
+                target.name,
+                target.backend + ("" if target.backend in BACKENDS else " (absent)"),
+                f"{target.budget.latency_ms:g} ms",
+                target.description,
             )
             for target in found
         ]
         _echo_table(("target", "backend", "budget", "description"), rows)
 
 
-def recipes(
-    name: Name = None, as_json: options.Json = False, debug: options.Debug = False
-) -> None:
+def recipes(name: Name = None, as_json: options.Json = False, debug: options.Debug = False) -> None:
     """List the quantization recipes, or show one."""
     with ErrorBoundary(debug=debug):
         from mfn_compile.recipe import list_recipes, load_recipe  # noqa: PLC0415
@@ -84,7 +83,7 @@ def _echo_json(value: object) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _echo_table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+def _echo_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 

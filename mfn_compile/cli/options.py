@@ -17,7 +17,8 @@ Checkpoint = Annotated[
     typer.Option(
         help="Weights: .pt .pth .ckpt .safetensors or fp32 .onnx. Without it, the demo model on "
         "rendered faces.",
-        rich_help_panel=_MODEL, show_default=False,
+        rich_help_panel=_MODEL,
+        show_default=False,
     ),
 ]
 Color = Annotated[
@@ -41,8 +42,11 @@ BnEps = Annotated[
 ]
 DynamicBatch = Annotated[
     bool,
-    typer.Option("--dynamic-batch", help="Leave the batch axis of the fp32 ONNX free.",
-                 rich_help_panel=_MODEL),
+    typer.Option(
+        "--dynamic-batch",
+        help="Leave the batch axis of the fp32 ONNX free.",
+        rich_help_panel=_MODEL,
+    ),
 ]
 Lfw = Annotated[
     Path | None,
@@ -50,8 +54,10 @@ Lfw = Annotated[
 ]
 Benchmark = Annotated[
     Path | None,
-    typer.Option(help="InsightFace .bin set (lfw, agedb_30, cfp_fp); needs --calibration.",
-                 rich_help_panel=_DATA),
+    typer.Option(
+        help="InsightFace .bin set (lfw, agedb_30, cfp_fp); needs --calibration.",
+        rich_help_panel=_DATA,
+    ),
 ]
 Images = Annotated[
     Path | None,
@@ -59,8 +65,10 @@ Images = Annotated[
 ]
 Pairs = Annotated[
     Path | None,
-    typer.Option(help="Pairs over --images: LFW's format or CSV first,second,same[,fold].",
-                 rich_help_panel=_DATA),
+    typer.Option(
+        help="Pairs over --images: LFW's format or CSV first,second,same[,fold].",
+        rich_help_panel=_DATA,
+    ),
 ]
 Calibration = Annotated[
     Path | None,
@@ -68,8 +76,11 @@ Calibration = Annotated[
 ]
 AllPairs = Annotated[
     bool,
-    typer.Option("--all-pairs/--no-all-pairs",
-                 help="Compare every image with every other as well.", rich_help_panel=_DATA),
+    typer.Option(
+        "--all-pairs/--no-all-pairs",
+        help="Compare every image with every other as well.",
+        rich_help_panel=_DATA,
+    ),
 ]
 TargetName = Annotated[
     str, typer.Option(help="A name from `mfn-compile targets`, or your own TOML.")
@@ -86,20 +97,20 @@ Threads = Annotated[
 Out = Annotated[Path | None, typer.Option(help="Where the result goes.", show_default=False)]
 CacheDir = Annotated[
     Path | None,
-    typer.Option(help="Folder of finished stages; default: MFN_CACHE_DIR or the user's cache.",
-                 rich_help_panel=_RUN, show_default=False),
+    typer.Option(
+        help="Folder of finished stages; default: MFN_CACHE_DIR or the user's cache.",
+        rich_help_panel=_RUN,
+        show_default=False,
+    ),
 ]
 NoCache = Annotated[
     bool, typer.Option("--no-cache", help="Compute everything anew.", rich_help_panel=_RUN)
 ]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Print the result as JSON and nothing else.",
-                 rich_help_panel=_RUN),
+    typer.Option("--json", help="Print the result as JSON and nothing else.", rich_help_panel=_RUN),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=_RUN)
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=_RUN)]
 Debug = Annotated[
     bool, typer.Option("--debug", help="Tracebacks with errors.", rich_help_panel=_RUN)
 ]
@@ -126,7 +137,10 @@ def channel_values(text: str | None, option: str) -> tuple[float, ...] | None:
 
 
 def model_source(
-    checkpoint: Path | None, color: str | None, mean: str | None, std: str | None,
+    checkpoint: Path | None,
+    color: str | None,
+    mean: str | None,
+    std: str | None,
     bn_eps: float | None,
 ) -> ModelSource:
     """The model options as the pipeline takes them.
@@ -137,6 +151,9 @@ def model_source(
     if color is not None and color.upper() not in ("RGB", "BGR"):
         raise UsageError(f"--color {color!r} is neither RGB nor BGR")
     return ModelSource(
-        checkpoint, color.upper() if color else None, channel_values(mean, "--mean"),
-        channel_values(std, "--std"), bn_eps,
+        checkpoint,
+        color.upper() if color else None,
+        channel_values(mean, "--mean"),
+        channel_values(std, "--std"),
+        bn_eps,
     )

@@ -55,8 +55,11 @@ def export(
         from mfn_compile.single_stages import ExportRequest, run_export  # noqa: PLC0415
 
         request = ExportRequest(
-            options.model_source(checkpoint, color, mean, std, bn_eps), dynamic_batch, out,
-            cache_dir, no_cache,
+            options.model_source(checkpoint, color, mean, std, bn_eps),
+            dynamic_batch,
+            out,
+            cache_dir,
+            no_cache,
         )
         from mfn_compile.cli.console import make_progress  # noqa: PLC0415
 
@@ -96,9 +99,14 @@ def quantize(
         from mfn_compile.single_stages import run_quantize  # noqa: PLC0415
 
         request = CompileRequest(
-            target=target, model=options.model_source(checkpoint, color, mean, std, bn_eps),
-            data=DataSource(lfw, benchmark, images, pairs, calibration), recipe=recipe, qat=qat,
-            out=out, cache_dir=cache_dir, no_cache=no_cache,
+            target=target,
+            model=options.model_source(checkpoint, color, mean, std, bn_eps),
+            data=DataSource(lfw, benchmark, images, pairs, calibration),
+            recipe=recipe,
+            qat=qat,
+            out=out,
+            cache_dir=cache_dir,
+            no_cache=no_cache,
         )
         with redirect_stdout(sys.stderr):
             found = run_quantize(request, make_progress(quiet=quiet))
@@ -114,8 +122,10 @@ def evaluate(
     all_pairs: options.AllPairs = True,
     engine: Annotated[
         EngineName,
-        typer.Option(help="openvino runs what is shipped; onnxruntime runs the QDQ file without "
-                     "graph optimizations, as the outside judge."),
+        typer.Option(
+            help="openvino runs what is shipped; onnxruntime runs the QDQ file without "
+            "graph optimizations, as the outside judge."
+        ),
     ] = EngineName.OPENVINO,
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,

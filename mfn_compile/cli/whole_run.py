@@ -35,7 +35,9 @@ def whole_run(request: CompileRequest, *, as_json: bool, quiet: bool) -> None:
             console.print(
                 "This was the demo model on rendered faces. Your own: "
                 f"mfn-compile --target {outcome.result.target} --checkpoint FILE --lfw LFW_HOME",
-                highlight=False, markup=False, soft_wrap=True,
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
     sys.stdout.flush()
     if (error := gates.missed(outcome.result.gates)) is not None:

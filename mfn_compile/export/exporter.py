@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from mfn_compile.errors import DeviceError
 from mfn_compile.export.fold import fold_batchnorm
 from mfn_compile.export.graph import finish, graph_of_file, graph_of_module, simplify
 from mfn_compile.export.parity import (
@@ -22,6 +19,7 @@ from mfn_compile.export.parity import (
     torch_embedder,
     unit_length,
 )
+from mfn_compile.files import write_whole
 from mfn_compile.model.loader import LoadedModel
 from mfn_compile.model.onnx_model import opset_of
 from mfn_compile.results import ExportResult, Parity
@@ -77,7 +75,7 @@ def export(
         parity_inputs(model.info.preprocessing, face_crops),
         where=where,
     )
-    _write_whole(out_dir / FILE_NAME, content)
+    write_whole(out_dir / FILE_NAME, content)
     return _result(content, dynamic_batch, parity)
 
 
@@ -92,25 +90,3 @@ def _result(content: bytes, dynamic_batch: bool, parity: Parity) -> ExportResult
         convolutions=sum(node.op_type == "Conv" for node in written.graph.node),
         parity=parity,
     )
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write beside the place and rename, so that no half file ever has the name."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o644)  # mkstemp makes it private
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise DeviceError(
-            "the ONNX file cannot be written",
-            where=str(path),
-            why=error.strerror or str(error),
-            hint="free some space or choose another output folder",
-        ) from error

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfn_compile import environment
-from mfn_compile.evaluate.embeddings import OnnxRuntimeEmbedder
+from mfn_compile.evaluate.onnx_embedder import OnnxRuntimeEmbedder
 from mfn_compile.intel.embedder import OpenVinoEmbedder
 from mfn_compile.intel.execution import precision
 from mfn_compile.intel.ir import convert
@@ -32,8 +32,8 @@ class OpenVinoBackend:
         tools: distributions whose versions decide the artifact.
     """
 
-    code = ("intel",)
-    tools = ("openvino",)
+    code: tuple[str, ...] = ("intel",)
+    tools: tuple[str, ...] = ("openvino",)
 
     def __init__(self, target: Target, threads: int) -> None:
         self._device, self._isa, self._threads = target.runtime.device, target.runtime.isa, threads
@@ -41,13 +41,23 @@ class OpenVinoBackend:
     def machine(self) -> dict[str, object]:
         """What of this machine decides precision and speed; part of the stages' keys."""
         return {
-            "cpu": environment.cpu_name(), "flags": environment.relevant_flags(),
-            "device": self._device, "isa": self._isa, "threads": self._threads,
+            "cpu": environment.cpu_name(),
+            "flags": environment.relevant_flags(),
+            "device": self._device,
+            "isa": self._isa,
+            "threads": self._threads,
         }
 
     def build(
-        self, qdq: Path, fp32: Path, folder: Path, *, preprocessing: Preprocessing,
-        judged: NDArray[np.uint8], blob: bool, progress: Progress,
+        self,
+        qdq: Path,
+        fp32: Path,
+        folder: Path,
+        *,
+        preprocessing: Preprocessing,
+        judged: NDArray[np.uint8],
+        blob: bool,
+        progress: Progress,
     ) -> BackendResult:
         """Write both IRs to `folder`, prove the INT8 precision, compare with the outside judge.
 
@@ -72,17 +82,17 @@ class OpenVinoBackend:
             cosine = self._judge(qdq, folder, preprocessing, judged)
             task.advance()
         return BackendResult(
-            files=tuple(path.name for path in files), precision=found,
-            judge_cosine=float(cosine.mean()), judge_min_cosine=float(cosine.min()),
+            files=tuple(path.name for path in files),
+            precision=found,
+            judge_cosine=float(cosine.mean()),
+            judge_min_cosine=float(cosine.min()),
             judge_images=len(judged),
         )
 
     def _judge(
         self, qdq: Path, folder: Path, preprocessing: Preprocessing, crops: NDArray[np.uint8]
     ) -> NDArray[np.float64]:
-        judge = OnnxRuntimeEmbedder(
-            qdq, preprocessing, optimize=False, threads=environment.cores()
-        )
+        judge = OnnxRuntimeEmbedder(qdq, preprocessing, optimize=False, threads=environment.cores())
         ours = self.embedder(folder, preprocessing).embed(crops).astype(np.float64)
         theirs = judge.embed(crops).astype(np.float64)
         norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
@@ -98,7 +108,11 @@ class OpenVinoBackend:
         return OpenVinoEmbedder(folder / FP32_XML, preprocessing, self._device, self._isa)
 
     def latency(
-        self, folder: Path, *, crop: NDArray[np.uint8], preprocessing: Preprocessing,
+        self,
+        folder: Path,
+        *,
+        crop: NDArray[np.uint8],
+        preprocessing: Preprocessing,
         progress: Progress,
     ) -> Latency:
         """Time the artifact against the float network on one crop [1, 112, 112, 3].
@@ -108,8 +122,12 @@ class OpenVinoBackend:
         """
         limit_isa(self._isa)
         return measure(
-            folder / INT8_XML, folder / FP32_XML, preprocessing.apply(crop),
-            device=self._device, threads=self._threads, progress=progress,
+            folder / INT8_XML,
+            folder / FP32_XML,
+            preprocessing.apply(crop),
+            device=self._device,
+            threads=self._threads,
+            progress=progress,
         )
 
     def notes(self, overflow_fix: str) -> tuple[str, ...]:

@@ -26,7 +26,9 @@ def convert(onnx_file: Path, xml: Path) -> tuple[Path, Path]:
         _flatten_prelu_slopes(model)
     except RuntimeError as error:
         raise InternalCheckError(
-            "OpenVINO cannot convert the model", where=onnx_file.name, why=str(error).strip(),
+            "OpenVINO cannot convert the model",
+            where=onnx_file.name,
+            why=str(error).strip(),
         ) from error
     ov.save_model(model, str(xml), compress_to_fp16=False)
     return xml, xml.with_suffix(".bin")

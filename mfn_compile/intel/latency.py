@@ -20,8 +20,14 @@ REPEATS = 300
 
 
 def measure(
-    int8: Path, fp32: Path, image: NDArray[np.float32], *, device: str, threads: int,
-    progress: Progress, repeats: int = REPEATS,
+    int8: Path,
+    fp32: Path,
+    image: NDArray[np.float32],
+    *,
+    device: str,
+    threads: int,
+    progress: Progress,
+    repeats: int = REPEATS,
 ) -> Latency:
     """Time both IRs on one normalized `image` [1, 3, H, W], A B B A, after a warm-up.
 
@@ -44,9 +50,18 @@ def measure(
             task.advance()
     (p50, p90, p99), (fp50, fp90, fp99) = np.percentile(times * 1e3, (50, 90, 99), axis=1).T
     return Latency(
-        kind="measured", device=device_name(device), cpu_flags=environment.relevant_flags(),
-        runtime=f"OpenVINO {tool_version('openvino')}", threads=threads, repeats=repeats,
-        p50_ms=p50, p90_ms=p90, p99_ms=p99, fp32_p50_ms=fp50, fp32_p90_ms=fp90, fp32_p99_ms=fp99,
+        kind="measured",
+        device=device_name(device),
+        cpu_flags=environment.relevant_flags(),
+        runtime=f"OpenVINO {tool_version('openvino')}",
+        threads=threads,
+        repeats=repeats,
+        p50_ms=p50,
+        p90_ms=p90,
+        p99_ms=p99,
+        fp32_p50_ms=fp50,
+        fp32_p90_ms=fp90,
+        fp32_p99_ms=fp99,
         speedup=float(np.median(times[1] / times[0])),
     )
 

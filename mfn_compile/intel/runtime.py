@@ -58,7 +58,9 @@ def compile_throughput(model: Path, device: str, cores: int) -> ov.CompiledModel
         DeviceError: the device is absent or refuses the model.
     """
     hints = {
-        "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": cores, "INFERENCE_NUM_THREADS": cores,
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "NUM_STREAMS": cores,
+        "INFERENCE_NUM_THREADS": cores,
     }
     return _compile(model, device, hints)
 
@@ -69,7 +71,8 @@ def _compile(model: Path, device: str, hints: dict[str, Any]) -> ov.CompiledMode
     except RuntimeError as error:
         raise DeviceError(
             f"OpenVINO cannot compile the model for device {device!r}",
-            where=model.name, why=str(error).strip().splitlines()[-1],
+            where=model.name,
+            why=str(error).strip().splitlines()[-1],
             hint=f"Devices here: {', '.join(core().available_devices) or 'none'}",
         ) from error
 

@@ -165,9 +165,7 @@ def mounted(folder: Path, options: str) -> None:
 
 @pytest.mark.parametrize("role", ["--out", "--cache-dir"])
 @pytest.mark.parametrize("kind", ["full", "read-only"])
-def test_disks(
-    role: str, kind: str, checkpoint: Path, faces: FaceFolder, tmp_path: Path
-) -> None:
+def test_disks(role: str, kind: str, checkpoint: Path, faces: FaceFolder, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     mounted(disk, "size=64k" if kind == "full" else "ro,size=1m")
     try:

@@ -31,9 +31,7 @@ def data_options(checkpoint: Path, faces: FaceFolder) -> list[object]:
 
 
 @pytest.fixture(scope="module")
-def bundle(
-    checkpoint: Path, faces: FaceFolder, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def bundle(checkpoint: Path, faces: FaceFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run") / "bundle"
     options = [*data_options(checkpoint, faces), "--max-drop", 100, "--out", out]
     found = mfn("--target", "intel", *options)
@@ -198,8 +196,6 @@ def test_help_imports_nothing_heavy() -> None:
         "heavy = {'torch','onnx','onnxruntime','openvino','nncf','numpy','scipy','PIL',"
         "'pydantic','matplotlib'} & set(sys.modules)\nassert not heavy, heavy\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "--target" in done.stdout

@@ -104,9 +104,7 @@ def test_the_embedder_key_follows_weights_and_input(xml: Path, tmp_path: Path) -
 
 def test_latency_is_of_both_networks_in_one_run(xml: Path) -> None:
     image = np.zeros((1, 3, 32, 32), np.float32)
-    found = measure(
-        xml, xml, image, device="CPU", threads=1, progress=SilentProgress(), repeats=40
-    )
+    found = measure(xml, xml, image, device="CPU", threads=1, progress=SilentProgress(), repeats=40)
     assert found.kind == "measured"
     assert 0 < found.p50_ms <= found.p90_ms <= found.p99_ms
     assert 0 < found.fp32_p50_ms <= found.fp32_p90_ms <= found.fp32_p99_ms
@@ -124,7 +122,7 @@ def test_an_absent_device_lists_the_present_ones(xml: Path) -> None:
 def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     path.write_bytes(b"no model")
-    with pytest.raises(InternalCheckError, match="net.onnx"):
+    with pytest.raises(InternalCheckError, match=r"net\.onnx"):
         convert(path, tmp_path / "net.xml")
 
 
