@@ -14,6 +14,7 @@ weights of the checkpoint before training is over.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ from mfn_compile.model.network import MobileFaceNet, MobileFaceNetConfig
 
 CHUNK = 240
 STAGES = ("48:2000:2e-3:8e-4", "64:1000:1e-3:4e-4", "112:640:6e-4:1e-5")
-NORMALIZATION = "(x - 127.5) / 128, RGB"
+PREPROCESSING = {"color": "RGB", "mean": [127.5] * 3, "std": [128.0] * 3}
 Images = npt.NDArray[np.uint8]
 
 
@@ -267,8 +268,8 @@ def export(model: nn.Module, path: Path, note: str) -> None:
         if not name.endswith("num_batches_tracked")
     }
     metadata = {
-        "layout": "mfn-compile",
-        "normalization": NORMALIZATION,
+        "demo": "true",
+        "preprocessing": json.dumps(PREPROCESSING),
         "description": "demo model on rendered faces",
         "training": note,
     }

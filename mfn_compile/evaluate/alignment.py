@@ -12,7 +12,7 @@ from PIL import Image
 from mfn_compile.errors import BadInputError
 from mfn_compile.model.preprocessing import CROP_SIZE
 
-ALIGNER_VERSION = "similarity-5pt-bilinear/1"  # part of every cache key; raise it with the code
+ALIGNER_VERSION = "similarity-5pt-bilinear/2"  # part of every cache key; raise it with the code
 
 # Five-point template of the 112x112 ArcFace crop (InsightFace, `arcface_dst` in face_align.py).
 ARCFACE_TEMPLATE: NDArray[np.float64] = np.array(
@@ -92,10 +92,15 @@ def warp(
     # Pillow evaluates the transform at pixel centres that sit at index + 1/2, on both sides.
     c += 0.5 - 0.5 * (a + b)
     f += 0.5 - 0.5 * (d + e)
-    crop = image.transform(
-        (size, size),
-        Image.Transform.AFFINE,
-        (a, b, c, d, e, f),
-        resample=Image.Resampling.BILINEAR,
-    )
-    return np.asarray(crop, dtype=np.uint8)
+    # In 8 bits Pillow cuts the fraction off, which darkens a crop by half a level; floats do not.
+    channels = [
+        channel.convert("F").transform(
+            (size, size),
+            Image.Transform.AFFINE,
+            (a, b, c, d, e, f),
+            resample=Image.Resampling.BILINEAR,
+        )
+        for channel in image.split()
+    ]
+    crop: NDArray[np.float32] = np.stack([np.asarray(channel) for channel in channels], -1)
+    return np.rint(crop).astype(np.uint8)

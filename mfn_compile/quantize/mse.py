@@ -24,8 +24,8 @@ class Histogram:
     def centres(self) -> Doubles:
         """Middle of every bin."""
         width = (self.high - self.low) / len(self.counts)
-        middles: Doubles = self.low + width * (np.arange(len(self.counts)) + 0.5)
-        return middles
+        steps = np.arange(len(self.counts), dtype=np.float64) + 0.5
+        return np.asarray(self.low + width * steps, np.float64)
 
 
 @dataclass(frozen=True)

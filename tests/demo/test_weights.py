@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,10 @@ def test_file_is_small_and_describes_itself() -> None:
     assert WEIGHTS.stat().st_size < 4.2e6
     with safe_open(WEIGHTS, "pt") as file:
         metadata = file.metadata()
-    assert metadata["layout"] == "mfn-compile"
-    assert metadata["normalization"] == "(x - 127.5) / 128, RGB"
+    assert metadata["demo"] == "true"
+    assert json.loads(metadata["preprocessing"]) == {
+        "color": "RGB", "mean": [127.5] * 3, "std": [128.0] * 3,
+    }  # fmt: skip
     assert metadata["description"] == "demo model on rendered faces"
 
 

@@ -105,3 +105,23 @@ def test_outside_of_the_image_is_black():
     assert crop[:50, :50].min() == 255
     assert crop[50:].max() == 0
     assert crop[:, 50:].max() == 0
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_values_are_rounded_not_cut_off(seed):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (140, 140, 3), dtype=np.uint8)
+    matrix = similarity(rng.uniform(0.6, 1.0), rng.uniform(-0.1, 0.1), 14.0, 14.0)
+    y, x = np.mgrid[0:112, 0:112]
+    u, v = (matrix[:, :2] @ np.stack([x.ravel(), y.ravel()]) + matrix[:, 2:]).reshape(2, 112, 112)
+    left, top = np.floor(u).astype(int), np.floor(v).astype(int)
+    fx, fy = (u - left)[..., None], (v - top)[..., None]
+    inside = (left >= 0) & (top >= 0) & (left < 139) & (top < 139)
+    left, top = np.clip(left, 0, 138), np.clip(top, 0, 138)
+    upper = pixels[top, left] * (1 - fx) + pixels[top, left + 1] * fx
+    lower = pixels[top + 1, left] * (1 - fx) + pixels[top + 1, left + 1] * fx
+    exact = upper * (1 - fy) + lower * fy
+    error = (warp(Image.fromarray(pixels), matrix) - exact)[inside]
+    assert inside.mean() > 0.5
+    assert np.abs(error).max() < 0.51
+    assert abs(error.mean()) < 0.02
