@@ -43,12 +43,6 @@ def crop_hashes(crops: NDArray[np.uint8]) -> tuple[str, ...]:
     return tuple(hashlib.sha256(crop.tobytes()).hexdigest() for crop in crops)
 
 
-def choose(total: int, count: int, seed: int) -> NDArray[np.int64]:
-    """Sorted indices of `count` of `total` images, or of all where there are fewer."""
-    order = np.random.default_rng(seed).permutation(total)
-    return np.sort(order[:count]).astype(np.int64)
-
-
 def check_crops(crops: NDArray[np.uint8], what: str) -> None:
     """Refuse what are no aligned crops.
 

@@ -11,7 +11,7 @@ import pytest
 
 from mfn_compile.errors import BadInputError, InternalCheckError, UsageError
 from mfn_compile.progress import SilentProgress
-from mfn_compile.quantize.calibration import CalibrationData, choose, crop_hashes
+from mfn_compile.quantize.calibration import CalibrationData, crop_hashes
 from mfn_compile.quantize.equalize import equalize
 from mfn_compile.quantize.graph import Graph
 from mfn_compile.quantize.onnxruntime_session import Judge
@@ -171,12 +171,6 @@ def test_crops_never_do_two_jobs(exported: Exported, tmp_path: Path) -> None:
 def test_crops_of_another_shape_are_refused(exported: Exported, tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="Aligned crops are"):
         run(replace(job(exported), held_out=exported.crops[24:30, :96]), tmp_path)
-
-
-def test_choosing_images_is_seeded() -> None:
-    assert choose(100, 10, 1).tolist() == choose(100, 10, 1).tolist()
-    assert choose(100, 10, 1).tolist() != choose(100, 10, 2).tolist()
-    assert choose(5, 10, 0).tolist() == [0, 1, 2, 3, 4]
 
 
 def tuning(exported: Exported, settings: Qat = SHORT) -> QuantizeJob:
