@@ -22,7 +22,7 @@ from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress, Task
 from mfn_compile.quantize.held_out import HeldOut
 from mfn_compile.quantize.nncf_network import embed, fake_quantized, is_range, to_qdq
-from mfn_compile.quantize.onnxruntime_session import Floats
+from mfn_compile.quantize.onnxruntime_session import Floats, Judge
 from mfn_compile.quantize.qat_state import TrainingState, load_state, save_state
 from mfn_compile.recipe import Qat, Recipe
 from mfn_compile.results import QatInfo, QatStep
@@ -36,7 +36,8 @@ class FineTuning:
     """What is fine-tuned, and on what.
 
     Attributes:
-        module: float network without BatchNorm: the teacher, and where the student starts.
+        module: float network without BatchNorm, where the student starts.
+        teacher: the same network as ONNX.
         images: preprocessed calibration images float32 [N, 3, H, W]: the ranges it starts with.
         crops: uint8 RGB [n, 112, 112, 3] to learn from; no labels are needed.
         preprocessing: input contract of the network.
@@ -46,6 +47,7 @@ class FineTuning:
     """
 
     module: MobileFaceNet
+    teacher: Path
     images: Floats
     crops: NDArray[np.uint8]
     preprocessing: Preprocessing
@@ -95,11 +97,10 @@ class _Targets:
     def __init__(self, job: FineTuning) -> None:
         self._crops, self._preprocessing = job.crops, job.preprocessing
         self._size, self._seed = job.recipe.qat.batch_size, job.recipe.calibration.seed
+        teacher = Judge(job.teacher, optimized=True)
         self._embeddings = [
             torch.from_numpy(
-                np.concatenate(
-                    [embed(job.module, job.preprocessing.apply(c)) for c in _chunks(crops)]
-                )
+                np.concatenate([teacher.embed(job.preprocessing.apply(c)) for c in _chunks(crops)])
             )
             for crops in (job.crops, job.crops[:, :, ::-1])
         ]

@@ -165,6 +165,7 @@ def _training(job: QuantizeJob, images: Floats, out_dir: Path) -> FineTuning:
     assert job.qat_crops is not None
     return FineTuning(
         module=job.module,
+        teacher=job.fp32_onnx,
         images=images,
         crops=job.qat_crops,
         preprocessing=job.preprocessing,

@@ -1,9 +1,5 @@
 """On the real images and checkpoints; MFN_DATA names the folder that holds lfw/ and weights/."""
 
-import os
-import tarfile
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -18,21 +14,8 @@ pytestmark = pytest.mark.data
 
 
 @pytest.fixture(scope="module")
-def data_folder():
-    if "MFN_DATA" not in os.environ:
-        pytest.skip("MFN_DATA is not set: no real images to test on")
-    folder = Path(os.environ["MFN_DATA"])
-    if not (folder / "lfw" / "lfw_home.tar.gz").is_file():
-        pytest.skip(f"{folder} holds no lfw/lfw_home.tar.gz")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def lfw(data_folder, tmp_path_factory):
-    target = tmp_path_factory.mktemp("lfw")
-    with tarfile.open(data_folder / "lfw" / "lfw_home.tar.gz") as archive:
-        archive.extractall(target, filter="data")
-    return open_lfw(target / "lfw_home")
+def lfw(lfw_home):
+    return open_lfw(lfw_home)
 
 
 def test_protocol(lfw):
@@ -67,11 +50,11 @@ def test_crops_show_faces_in_place(lfw):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_published_checkpoints_reach_their_accuracy(lfw, data_folder, tmp_path):
+def test_published_checkpoints_reach_their_accuracy(lfw, data, tmp_path):
     """Two networks, one as "fp32" and one as "INT8": the evaluator does not mind."""
     networks = []
     for name in ("foamliu_mobilefacenet", "xiaoccer_068"):
-        model = load_checkpoint(data_folder / "weights" / f"{name}.safetensors")
+        model = load_checkpoint(data / "weights" / f"{name}.safetensors")
         written = export(model, tmp_path / name)
         networks.append(
             OnnxRuntimeEmbedder(
