@@ -166,12 +166,13 @@ def _train(
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         state.step += 1
+        value = loss.item()
         last = state.step == settings.steps
         if last or state.step % settings.eval_every == 0:
-            _judge(network, state, held_out, float(loss))
+            _judge(network, state, held_out, value)
         if last or state.step % settings.checkpoint_every == 0:
             save_state(job.state_file, network, optimizer, state)
-        task.advance(note=_note(state, float(loss)))
+        task.advance(note=_note(state, value))
 
 
 def _judge(network: nn.Module, state: TrainingState, held_out: HeldOut, loss: float) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 # Read when nncf is imported: it then sends no usage statistics and never tries the network.
 os.environ.setdefault("NNCF_CI", "1")
+# torchao complains about GPU libraries, torch about torchao, when nncf imports them to strip.
+TALKATIVE = ("nncf", "torchao", "torch.utils._pytree")
 
 
 @contextmanager
@@ -19,9 +21,10 @@ def quiet_nncf() -> Iterator[Any]:
     import nncf  # noqa: PLC0415 - takes a second, only where it runs
     from nncf.common.logging import track_progress  # noqa: PLC0415
 
-    logger = logging.getLogger("nncf")
-    level, was_hidden = logger.level, track_progress.Progress.__init__
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in TALKATIVE]
+    levels, was_hidden = [log.level for log in loggers], track_progress.Progress.__init__
+    for log in loggers:
+        log.setLevel(logging.CRITICAL)
 
     def hidden(self: Any, *args: Any, **kwargs: Any) -> None:
         was_hidden(self, *args, **(kwargs | {"disable": True}))
@@ -33,4 +36,5 @@ def quiet_nncf() -> Iterator[Any]:
             yield nncf
     finally:
         track_progress.Progress.__init__ = was_hidden
-        logger.setLevel(level)
+        for log, level in zip(loggers, levels, strict=True):
+            log.setLevel(level)
