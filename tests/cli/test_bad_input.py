@@ -152,7 +152,7 @@ def test_an_output_that_is_no_bundle_is_left_alone(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("precious")
-    refused(2, "thesis.txt", *run_options(checkpoint, faces, tmp_path / "out"))
+    refused(2, "not a bundle of mfn-compile", *run_options(checkpoint, faces, tmp_path / "out"))
     assert (tmp_path / "out" / "thesis.txt").read_text() == "precious"
 
 
