@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mfn_compile.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
 
     from mfn_compile.progress import Progress
@@ -33,8 +34,8 @@ def compile(
     out: str | PathLike[str] | None = None,
     threads: int | None = None,
     color: str | None = None,
-    mean: tuple[float, ...] | None = None,
-    std: tuple[float, ...] | None = None,
+    mean: float | Sequence[float] | None = None,
+    std: float | Sequence[float] | None = None,
     bn_eps: float | None = None,
     dynamic_batch: bool = False,
     blob: bool = False,
@@ -60,9 +61,14 @@ def compile(
     def path(value: str | PathLike[str] | None) -> Path | None:
         return None if value is None else Path(value)
 
+    def channels(value: float | Sequence[float] | None) -> tuple[float, ...] | None:
+        if value is None:
+            return None
+        return (float(value),) if isinstance(value, int | float) else tuple(value)
+
     request = CompileRequest(
         target=target,
-        model=ModelSource(path(checkpoint), color, mean, std, bn_eps),
+        model=ModelSource(path(checkpoint), color, channels(mean), channels(std), bn_eps),
         data=DataSource(
             path(lfw), path(benchmark), path(images), path(pairs), path(calibration), all_pairs
         ),

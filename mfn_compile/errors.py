@@ -40,8 +40,13 @@ class MfnError(Exception):
     def paragraph(self) -> str:
         """The whole message as one paragraph."""
         head = f"{self.what} ({self.where})" if self.where else self.what
-        parts = (head, self.why, self.hint)
-        return " ".join(p if p.endswith((".", "!", "?")) else f"{p}." for p in parts if p)
+        parts = [_sentence(part) for part in (head, self.why, self.hint) if part]
+        return " ".join(p if p.endswith((".", "!", "?")) else f"{p}." for p in parts)
+
+
+def _sentence(text: str) -> str:
+    """Capitalize the first letter of a word; file names, layers and options stay as they are."""
+    return text[0].upper() + text[1:] if text.split()[0].isalpha() else text
 
 
 class UsageError(MfnError):

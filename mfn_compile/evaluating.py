@@ -10,7 +10,7 @@ from typing import Literal
 from mfn_compile.bundle.manifest import Manifest, read_manifest, verify_bundle
 from mfn_compile.errors import BadInputError
 from mfn_compile.evaluate.embeddings import Embedder
-from mfn_compile.evaluate.evaluator import evaluate
+from mfn_compile.evaluate.imageset import Dataset
 from mfn_compile.material import open_evaluation
 from mfn_compile.progress import Progress
 from mfn_compile.request import DataSource
@@ -23,6 +23,7 @@ from mfn_compile.tomlfile import validate
 Engine = Literal["openvino", "onnxruntime"]
 FP32_ONNX = "onnx/model_fp32.onnx"
 QDQ_ONNX = "onnx/model_int8_qdq.onnx"
+INT8_IR = "model/model_int8.xml"
 
 
 def evaluate_bundle(
@@ -50,29 +51,48 @@ def evaluate_bundle(
         )
     with tempfile.TemporaryDirectory(prefix="mfn-compile-") as scratch:
         fp32, int8 = _embedders(bundle, manifest, engine, Path(scratch))
-        inputs = {
-            "images": dataset.images.digest,
-            "pairs": dataset.pairs.digest(),
-            "fp32": fp32.key,
-            "int8": int8.key,
-            "all_pairs": data.all_pairs,
-            "name": dataset.name,
-        }
-        return store.run(
-            EVALUATE,
-            inputs,
-            lambda folder: evaluate(
-                dataset.images,
-                dataset.pairs,
-                fp32,
-                int8,
-                dataset_name=dataset.name,
-                all_pairs=data.all_pairs,
-                rendered=dataset.rendered,
-                cache_dir=store.folder("embeddings"),
-                progress=progress,
-            ),
-        ).result
+        return stored_evaluation(dataset, fp32, int8, data.all_pairs, store, progress)
+
+
+def stored_evaluation(
+    dataset: Dataset,
+    fp32: Embedder,
+    int8: Embedder,
+    all_pairs: bool,
+    store: Store,
+    progress: Progress,
+) -> Evaluation:
+    """The evaluate stage: known from the store, or computed now.
+
+    Raises:
+        BadInputError: an image cannot be used.
+        InternalCheckError: an embedding is zero or not finite.
+    """
+    inputs = {
+        "images": dataset.images.digest,
+        "pairs": dataset.pairs.digest(),
+        "fp32": fp32.key,
+        "int8": int8.key,
+        "all_pairs": all_pairs,
+        "name": dataset.name,
+    }
+
+    def build(folder: Path) -> Evaluation:
+        from mfn_compile.evaluate.evaluator import evaluate  # noqa: PLC0415 - imports scipy
+
+        return evaluate(
+            dataset.images,
+            dataset.pairs,
+            fp32,
+            int8,
+            dataset_name=dataset.name,
+            all_pairs=all_pairs,
+            rendered=dataset.rendered,
+            cache_dir=store.folder("embeddings"),
+            progress=progress,
+        )
+
+    return store.run(EVALUATE, inputs, build).result
 
 
 def _embedders(
@@ -102,10 +122,9 @@ def _embedders(
     text = (bundle / "target.json").read_text(encoding="utf-8")
     target = validate(Target, json.loads(text), where=str(bundle), kind="target")
     device, isa = target.runtime.device, target.runtime.isa
-    first, second = (
-        OpenVinoEmbedder(
-            convert(path, scratch / f"{path.stem}.xml")[0], manifest.preprocessing, device, isa
-        )
-        for path in files
-    )
+    shipped = bundle / INT8_IR
+    xmls = [convert(files[0], scratch / "model_fp32.xml")[0]]
+    # A bundle of `quantize` holds no artifact yet.
+    xmls.append(shipped if shipped.is_file() else convert(files[1], scratch / "model_int8.xml")[0])
+    first, second = (OpenVinoEmbedder(xml, manifest.preprocessing, device, isa) for xml in xmls)
     return first, second

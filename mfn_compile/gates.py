@@ -16,8 +16,8 @@ def judge(
             passed=evaluation.drop <= max_drop,
             limit=max_drop,
             value=evaluation.drop,
-            text=f"INT8 loses {evaluation.drop:.2f} points of accuracy, "
-            f"the budget is {max_drop:.2f}",
+            text=f"INT8 loses {evaluation.drop:.3f} points of accuracy, "
+            f"the budget is {max_drop:.3f}",
         )
     if latency is not None:
         speed = Gate(
@@ -32,17 +32,19 @@ def judge(
 
 def missed(gates: Gates) -> MfnError | None:
     """The first missed budget as an error, accuracy before latency; None when all are met."""
-    if gates.drop is not None and not gates.drop.passed:
+    lost = [g for g in (gates.drop, gates.latency) if g is not None and not g.passed]
+    why = "; ".join(gate.text for gate in lost)
+    if gates.drop in lost:
         return AccuracyBudgetError(
             "The accuracy budget is missed",
-            why=gates.drop.text,
+            why=why,
             hint="Try --qat or --recipe accurate, look at the layers with the lowest SQNR in the "
             "report, or allow more with --max-drop",
         )
-    if gates.latency is not None and not gates.latency.passed:
+    if lost:
         return LatencyBudgetError(
             "The latency budget is missed",
-            why=gates.latency.text,
+            why=why,
             hint="Try more --threads, a smaller input, or allow more with --max-latency-ms",
         )
     return None

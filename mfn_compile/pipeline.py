@@ -11,6 +11,7 @@ from mfn_compile.backend import Backend, make_backend
 from mfn_compile.bundle.guard import check_replaceable
 from mfn_compile.bundle.manifest import BundleInfo
 from mfn_compile.bundle.writer import write_bundle
+from mfn_compile.evaluating import stored_evaluation
 from mfn_compile.material import Material, gather
 from mfn_compile.progress import Progress, SilentProgress
 from mfn_compile.quantizing import quantize
@@ -28,7 +29,7 @@ from mfn_compile.results import (
     Size,
     TargetInfo,
 )
-from mfn_compile.stages import EVALUATE, Checkpoint, open_store
+from mfn_compile.stages import Checkpoint, describe_checkpoint, open_store
 from mfn_compile.store import Stage, Store, Stored
 from mfn_compile.target import OverflowFix, Target, load_target
 from mfn_compile.version import __version__
@@ -172,34 +173,13 @@ class _Run:
         shape = self.checkpoint.info.preprocessing
         fp32 = self.backend.fp32_embedder(self.built.folder, shape)
         int8 = self.backend.embedder(self.built.folder, shape)
-        inputs = {
-            "images": dataset.images.digest,
-            "pairs": dataset.pairs.digest(),
-            "fp32": fp32.key,
-            "int8": int8.key,
-            "all_pairs": self.request.data.all_pairs,
-            "name": dataset.name,
-        }
-
-        def build(folder: Path) -> Evaluation:
-            from mfn_compile.evaluate.evaluator import evaluate  # noqa: PLC0415 - imports scipy
-
-            return evaluate(
-                dataset.images,
-                dataset.pairs,
-                fp32,
-                int8,
-                dataset_name=dataset.name,
-                all_pairs=self.request.data.all_pairs,
-                rendered=dataset.rendered,
-                cache_dir=self.store.folder("embeddings"),
-                progress=self.progress,
-            )
-
-        return self.store.run(EVALUATE, inputs, build).result
+        return stored_evaluation(
+            dataset, fp32, int8, self.request.data.all_pairs, self.store, self.progress
+        )
 
     def _result(self, latency: Latency, evaluation: Evaluation | None) -> Result:
-        budget = self.request.max_latency_ms or self.target.budget.latency_ms
+        limit = self.request.max_latency_ms
+        budget = self.target.budget.latency_ms if limit is None else limit
         return Result(
             version=__version__,
             target=self.target.name,
@@ -209,7 +189,7 @@ class _Run:
                 backend=self.target.backend,
                 overflow_fix=self.overflow_fix,
                 threads=self.request.threads or self.target.runtime.threads,
-                latency_budget_ms=budget,
+                latency_budget_ms=self.target.budget.latency_ms,
             ),
             checkpoint=self.checkpoint.info,
             export=self.exported.result,
@@ -271,15 +251,3 @@ class _Run:
 def default_out(checkpoint: Path, target: Target) -> Path:
     """Where a bundle goes when the user names no folder."""
     return Path("mfn-compile-out") / f"{checkpoint.stem}-{target.name}"
-
-
-def describe_checkpoint(checkpoint: Checkpoint) -> str:
-    """One line: what was recognised in the file."""
-    info = checkpoint.info
-    what = f"{checkpoint.path.name}: {info.layout} layout"
-    if info.demo:
-        what = "no checkpoint given: the demo model on rendered faces (yours: --checkpoint FILE)"
-    return (
-        f"{what}; {info.parameters:,} parameters, {info.macs / 1e6:.0f} M multiply-adds, "
-        f"{info.embedding_width}-d embedding; input {info.preprocessing.describe()}"
-    )

@@ -113,5 +113,5 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
 
 def list_recipes() -> tuple[Recipe, ...]:
     """Every shipped recipe, by name."""
-    paths = sorted(data_dir("calib").glob("*.toml"))
+    paths = sorted(data_dir("calib").glob("*.toml"), key=lambda path: path.stem)
     return tuple(load_model(path, Recipe, "recipe") for path in paths)

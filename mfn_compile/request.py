@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mfn_compile.errors import UsageError
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -45,6 +47,11 @@ class ModelSource:
     std: tuple[float, ...] | None = None
     bn_eps: float | None = None
 
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) not in (1, 3):
+                raise UsageError(f"{name} {values} is neither one number nor three")
+
 
 @dataclass(frozen=True)
 class CompileRequest:
@@ -63,3 +70,15 @@ class CompileRequest:
     max_latency_ms: float | None = None
     cache_dir: Path | None = None
     no_cache: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_drop < 0:
+            raise UsageError(
+                f"A drop of {self.max_drop} points is no budget", hint="Give 0 or more"
+            )
+        if self.max_latency_ms is not None and self.max_latency_ms <= 0:
+            raise UsageError(
+                f"{self.max_latency_ms} ms is no latency budget", hint="Give more than 0"
+            )
+        if self.threads is not None and self.threads < 1:
+            raise UsageError(f"{self.threads} threads cannot run anything", hint="Give 1 or more")

@@ -16,7 +16,7 @@ from mfn_compile.quantizing import quantize
 from mfn_compile.recipe import load_recipe
 from mfn_compile.request import CompileRequest, ModelSource
 from mfn_compile.results import CheckpointInfo, ExportResult, Frozen, QuantizeResult
-from mfn_compile.stages import FACE_CROPS, Checkpoint, open_store
+from mfn_compile.stages import FACE_CROPS, Checkpoint, describe_checkpoint, open_store
 from mfn_compile.store import Stored
 from mfn_compile.target import load_target
 from mfn_compile.version import __version__
@@ -120,6 +120,7 @@ def run_quantize(request: CompileRequest, progress: Progress) -> Quantized:
         checkpoint = Checkpoint(request.model, store, progress)
         out = request.out or Path("mfn-compile-out") / f"{checkpoint.path.stem}-quantized"
         check_replaceable(out)
+        progress.note(describe_checkpoint(checkpoint))
         material = gather(request.data, demo=checkpoint.info.demo, plan=recipe.calibration)
         exported = checkpoint.export(material.calibration, request.dynamic_batch)
         quantized = quantize(
@@ -132,14 +133,8 @@ def run_quantize(request: CompileRequest, progress: Progress) -> Quantized:
             store=store,
             progress=progress,
         )
-        info = BundleInfo(
-            target=target.name,
-            checkpoint=checkpoint.info.name,
-            checkpoint_sha256=checkpoint.sha256,
-            demo=checkpoint.info.demo,
-            preprocessing=checkpoint.info.preprocessing,
-            embedding_width=checkpoint.info.embedding_width,
-            tools={"mfn-compile": __version__, **environment.describe().packages},
+        info = BundleInfo.about(
+            target.name, checkpoint.info, exported.result, environment.describe(), __version__
         )
         bundle = write_bundle(
             out,

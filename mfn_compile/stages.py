@@ -48,6 +48,8 @@ def open_store(cache_dir: Path | None, no_cache: bool, progress: Progress) -> It
     if not no_cache:
         yield Store(cache_dir or default_root(), progress.note)
         return
+    if cache_dir is not None:
+        cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="mfn-compile-", dir=cache_dir) as folder:
         yield Store(Path(folder), progress.note)
 
@@ -134,3 +136,15 @@ class Checkpoint:
 def _spread(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     """One number stands for all three channels."""
     return values * 3 if values is not None and len(values) == 1 else values
+
+
+def describe_checkpoint(checkpoint: Checkpoint) -> str:
+    """One line: what was recognised in the file."""
+    info = checkpoint.info
+    what = f"{checkpoint.path.name}: {info.layout} layout"
+    if info.demo:
+        what = "no checkpoint given: the demo model on rendered faces (yours: --checkpoint FILE)"
+    return (
+        f"{what}; {info.parameters:,} parameters, {info.macs / 1e6:.0f} M multiply-adds, "
+        f"{info.embedding_width}-d embedding; input {info.preprocessing.describe()}"
+    )

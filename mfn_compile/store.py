@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import platformdirs
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from mfn_compile.errors import DeviceError
 from mfn_compile.hashing import file_sha256, value_sha256
@@ -114,14 +114,16 @@ class Store:
         key = stage.key(inputs)
         final = self.root / stage.name / key
         partial = final.with_suffix(".partial")
-        with self._writing(), self._lock(final):
+        with self._lock(final):
             if (known := _load(stage, final)) is not None:
                 return Stored(known, final, reused=True)
-            partial.mkdir(parents=True, exist_ok=True)
+            with self._writing():
+                partial.mkdir(parents=True, exist_ok=True)
             result = build(partial)
-            _seal(partial, result)
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
+            with self._writing():
+                _seal(partial, result)
+                _remove(final)
+                partial.rename(final)
         return Stored(result, final, reused=False)
 
     def folder(self, name: str) -> Path:
@@ -133,13 +135,14 @@ class Store:
 
     @contextmanager
     def _lock(self, final: Path) -> Iterator[None]:
-        final.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(f"{final}.lock")
-        try:
-            lock.acquire(timeout=PATIENCE_S)
-        except Timeout:
-            self._notify(f"another run is building {final.parent.name}; waiting for it")
-            lock.acquire()
+        with self._writing():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=PATIENCE_S)
+            except Timeout:
+                self._notify(f"another run is building {final.parent.name}; waiting for it")
+                lock.acquire()
         try:
             yield
         finally:
@@ -156,6 +159,13 @@ class Store:
                 why=error.strerror or str(error),
                 hint="Free some space or name another folder with --cache-dir",
             ) from error
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _seal(folder: Path, result: BaseModel) -> None:
@@ -182,5 +192,7 @@ def _load(stage: Stage[R], folder: Path) -> R | None:
             if file_sha256(folder / name) != expected:
                 return None
         return stage.result.model_validate(document["result"])
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, ValidationError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):  # not what _seal writes
         return None

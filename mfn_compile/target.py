@@ -88,5 +88,5 @@ def load_target(name_or_path: str | Path) -> Target:
 
 def list_targets() -> tuple[Target, ...]:
     """Every shipped target, by name."""
-    paths = sorted(data_dir("targets").glob("*.toml"))
+    paths = sorted(data_dir("targets").glob("*.toml"), key=lambda path: path.stem)
     return tuple(load_model(path, Target, "target") for path in paths)

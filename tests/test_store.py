@@ -52,20 +52,42 @@ def test_the_key_depends_on_source_and_tools() -> None:
     assert len(keys) == 4
 
 
-@pytest.mark.parametrize("damage", ["file", "result", "missing"])
+DAMAGED_RESULTS = {"text": b"{", "bytes": b"\xff\xfe", "list": b"[]", "null": b'{"files": null}'}
+
+
+@pytest.mark.parametrize("damage", ["file", "missing", *DAMAGED_RESULTS])
 def test_damage_is_built_again(tmp_path: Path, damage: str) -> None:
     store, calls = Store(tmp_path), []
     counting(store, {"x": 1}, calls)
     folder = next(tmp_path.glob(f"answer/*/{RESULT}")).parent
     if damage == "file":
         (folder / "data.bin").write_bytes(b"c0ntent")
-    elif damage == "result":
-        (folder / RESULT).write_text("{")
+    elif damage in DAMAGED_RESULTS:
+        (folder / RESULT).write_bytes(DAMAGED_RESULTS[damage])
     else:
         (folder / "data.bin").unlink()
     assert counting(store, {"x": 1}, calls) == Answer(value=1)
     assert len(calls) == 2
     assert (folder / "data.bin").read_bytes() == b"content"
+
+
+def test_a_file_in_the_place_of_a_stage_is_replaced(tmp_path: Path) -> None:
+    store, calls = Store(tmp_path), []
+    counting(store, {"x": 1}, calls)
+    folder = next(tmp_path.glob(f"answer/*/{RESULT}")).parent
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    folder.write_text("")
+    assert counting(store, {"x": 1}, calls) == Answer(value=1)
+
+
+def test_an_error_of_the_stage_itself_is_not_blamed_on_the_cache(tmp_path: Path) -> None:
+    def fails(folder: Path) -> Answer:
+        raise PermissionError(13, "Permission denied", "/somewhere/face.jpg")
+
+    with pytest.raises(PermissionError):
+        Store(tmp_path).run(STAGE, {"x": 1}, fails)
 
 
 def test_a_failed_build_leaves_its_folder_for_the_next(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import stat
@@ -20,8 +19,9 @@ from pydantic import (
 )
 
 from mfn_compile.errors import BadInputError, InternalCheckError
+from mfn_compile.hashing import file_sha256
 from mfn_compile.model.preprocessing import Preprocessing
-from mfn_compile.results import Result
+from mfn_compile.results import CheckpointInfo, Environment, ExportResult, Result
 
 MANIFEST = "manifest.json"
 SCHEMA: Literal["mfn-compile/bundle/1"] = "mfn-compile/bundle/1"
@@ -108,20 +108,34 @@ class BundleInfo(_Frozen):
     @classmethod
     def of(cls, result: Result) -> BundleInfo:
         """The facts that a result already holds."""
-        shape = result.checkpoint.preprocessing
-        batch = "N" if result.export.dynamic_batch else "1"
+        return cls.about(
+            result.target, result.checkpoint, result.export, result.environment, result.version
+        )
+
+    @classmethod
+    def about(
+        cls,
+        target: str,
+        checkpoint: CheckpointInfo,
+        export: ExportResult,
+        environment: Environment,
+        version: str,
+    ) -> BundleInfo:
+        """The facts of a bundle that may have no report."""
+        shape = checkpoint.preprocessing
+        batch = "N" if export.dynamic_batch else "1"
         return cls(
-            target=result.target,
-            checkpoint=result.checkpoint.name,
-            checkpoint_sha256=result.checkpoint.sha256,
-            demo=result.checkpoint.demo,
+            target=target,
+            checkpoint=checkpoint.name,
+            checkpoint_sha256=checkpoint.sha256,
+            demo=checkpoint.demo,
             preprocessing=shape,
             input=f"float32 [{batch}, 3, {shape.height}, {shape.width}]",
-            embedding_width=result.checkpoint.embedding_width,
+            embedding_width=checkpoint.embedding_width,
             tools={
-                "mfn-compile": result.version,
-                "python": result.environment.python,
-                **result.environment.packages,
+                "mfn-compile": version,
+                "python": environment.python,
+                **environment.packages,
             },
         )
 
@@ -192,15 +206,6 @@ def _parse(text: str, path: Path) -> Manifest:
         ) from error
 
 
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(CHUNK):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def walk_files(folder: Path) -> Iterator[str]:
     """Names of everything in a folder that is no folder itself; links are not followed."""
     for where, folders, files in os.walk(folder, followlinks=False):
@@ -240,6 +245,6 @@ def _difference(path: Path, entry: FileEntry) -> str:
     if status.st_size != entry.bytes:
         return f"has {status.st_size:,} bytes instead of {entry.bytes:,}"
     try:
-        return "" if hash_file(path) == entry.sha256 else "differs in its content"
+        return "" if file_sha256(path) == entry.sha256 else "differs in its content"
     except OSError as error:
         return f"cannot be read: {error.strerror or error}"

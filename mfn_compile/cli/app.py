@@ -32,6 +32,19 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _refuse_options_before(context: typer.Context) -> None:
+    """Options of the whole run do nothing for a command; dropping them would be a trap."""
+    command = context.invoked_subcommand
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name != "debug" and source is not None and source.name == "COMMANDLINE":
+            option = "--json" if name == "as_json" else f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{option} stands before {command!r} and belongs to the whole run",
+                hint=f"Write options of a command behind it: `mfn-compile {command} ...`",
+            )
+
+
 @app.callback()
 def compile_command(
     context: typer.Context,
@@ -80,12 +93,7 @@ def compile_command(
     """Run the whole pipeline for --target, or one of the commands below."""
     with ErrorBoundary(debug=debug):
         if context.invoked_subcommand is not None:
-            if target is not None:
-                raise UsageError(
-                    f"--target before {context.invoked_subcommand!r} would run the whole pipeline",
-                    hint=f"Write options of a command behind it: `mfn-compile "
-                    f"{context.invoked_subcommand} ...`",
-                )
+            _refuse_options_before(context)
             return
         if target is None:
             raise UsageError(

@@ -48,6 +48,8 @@ class ErrorBoundary:
 def _as_known(error: BaseException) -> MfnError:
     if isinstance(error, MfnError):
         return error
+    if isinstance(error, BrokenPipeError):
+        return DeviceError("Nobody reads the output any more", hint="Leave the pipe open")
     if isinstance(error, OSError):
         full = error.errno in _FULL
         return DeviceError(

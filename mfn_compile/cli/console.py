@@ -24,7 +24,7 @@ class _PlainTask:
         """Print a line when the last one is old."""
         self._done += steps
         now = time.monotonic()
-        if now - self._said >= PLAIN_INTERVAL_S:
+        if now - self._said >= PLAIN_INTERVAL_S and self._done != self._total:
             self._said = now
             of = f" of {self._total}" if self._total is not None else ""
             print(f"{self._title}: {self._done}{of} {note}".rstrip(), file=sys.stderr, flush=True)

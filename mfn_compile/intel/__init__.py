@@ -1,0 +1,3 @@
+"""The OpenVINO backend."""
+
+import mfn_compile.no_telemetry  # noqa: F401 - before openvino is imported anywhere

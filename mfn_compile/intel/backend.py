@@ -18,6 +18,7 @@ from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress
 from mfn_compile.results import BackendResult, Latency
 from mfn_compile.target import Target, has_vnni
+from mfn_compile.vectors import cosines
 
 INT8_XML = "model_int8.xml"
 FP32_XML = "model_fp32.xml"
@@ -93,11 +94,7 @@ class OpenVinoBackend:
         self, qdq: Path, folder: Path, preprocessing: Preprocessing, crops: NDArray[np.uint8]
     ) -> NDArray[np.float64]:
         judge = OnnxRuntimeEmbedder(qdq, preprocessing, optimize=False, threads=environment.cores())
-        ours = self.embedder(folder, preprocessing).embed(crops).astype(np.float64)
-        theirs = judge.embed(crops).astype(np.float64)
-        norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-        cosine: NDArray[np.float64] = (ours * theirs).sum(axis=1) / norms
-        return cosine
+        return cosines(self.embedder(folder, preprocessing).embed(crops), judge.embed(crops))
 
     def embedder(self, folder: Path, preprocessing: Preprocessing) -> OpenVinoEmbedder:
         """Runs the INT8 artifact of a finished build."""

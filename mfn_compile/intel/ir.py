@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import openvino as ov
@@ -9,6 +10,8 @@ from openvino import opset13 as ops
 
 from mfn_compile.errors import InternalCheckError
 from mfn_compile.intel.runtime import core
+
+COUNTED_NAME = re.compile(r"[A-Za-z]+_\d+")
 
 
 def convert(onnx_file: Path, xml: Path) -> tuple[Path, Path]:
@@ -24,6 +27,7 @@ def convert(onnx_file: Path, xml: Path) -> tuple[Path, Path]:
             shape[0] = 1
             model.reshape(shape)
         _flatten_prelu_slopes(model)
+        _number_unnamed_nodes(model)
     except RuntimeError as error:
         raise InternalCheckError(
             "OpenVINO cannot convert the model",
@@ -48,3 +52,10 @@ def _flatten_prelu_slopes(model: ov.Model) -> None:
             flat = ops.constant(slope.data.reshape(-1))
             node.input(1).replace_source_output(flat.output(0))
     model.validate_nodes_and_infer_types()
+
+
+def _number_unnamed_nodes(model: ov.Model) -> None:
+    """Rename what OpenVINO named by a counter of the process: equal input, equal bytes."""
+    for position, node in enumerate(model.get_ordered_ops()):
+        if COUNTED_NAME.fullmatch(node.get_friendly_name()):
+            node.set_friendly_name(f"{node.get_type_name()}_{position}")

@@ -38,10 +38,6 @@ class Graph:
         """Replace an initializer's content, keeping its name and place."""
         self._initializers[name].CopyFrom(numpy_helper.from_array(value, name))
 
-    def outputs(self) -> tuple[str, ...]:
-        """Tensors that the graph returns."""
-        return tuple(value.name for value in self.model.graph.output)
-
     def layers(self) -> list[Any]:
         """Nodes with weights (convolutions and matrix products) in execution order."""
         return [n for n in self.nodes if n.op_type in LAYER_OPS and self.weight(n) is not None]

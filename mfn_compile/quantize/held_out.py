@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.quantize.onnxruntime_session import Floats, Judge
+from mfn_compile.vectors import cosines
 
 
 @dataclass(frozen=True)
@@ -18,17 +19,6 @@ class Agreement:
 
     mean: float
     minimum: float
-
-
-def cosines(a: Floats, b: Floats) -> NDArray[np.float64]:
-    """Cosine a row of two [N, D] arrays; 0 where either row is zero."""
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
-    product = (x * y).sum(axis=1)
-    cosine: NDArray[np.float64] = np.divide(
-        product, norms, out=np.zeros_like(product), where=norms > 0
-    )
-    return cosine
 
 
 class HeldOut:

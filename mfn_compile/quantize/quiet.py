@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-# Read when nncf is imported: it then sends no usage statistics and never tries the network.
-os.environ.setdefault("NNCF_CI", "1")
+import mfn_compile.no_telemetry  # noqa: F401 - before nncf is imported
+
 # torchao complains about GPU libraries, torch about torchao, when nncf imports them to strip.
 TALKATIVE = ("nncf", "torchao", "torch.utils._pytree")
 

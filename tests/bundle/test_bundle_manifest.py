@@ -81,18 +81,18 @@ def test_links_are_no_files_of_a_bundle(bundle, tmp_path):
     same.write_bytes(b"{}")
     (bundle / "report.json").unlink()
     (bundle / "report.json").symlink_to(same)
-    (bundle / "away").symlink_to(tmp_path, target_is_directory=True)
+    (bundle / "away.link").symlink_to(tmp_path, target_is_directory=True)
     with pytest.raises(InternalCheckError) as caught:
         verify_bundle(bundle)
     assert "report.json is a link" in str(caught.value)
-    assert "away is not in the manifest" in str(caught.value)
+    assert "away.link is not in the manifest" in str(caught.value)
 
 
 def test_a_file_that_cannot_be_read_is_named(bundle, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(manifest, "hash_file", refuse)
+    monkeypatch.setattr(manifest, "file_sha256", refuse)
     with pytest.raises(InternalCheckError, match="cannot be read: Permission denied"):
         verify_bundle(bundle)
 

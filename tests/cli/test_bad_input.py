@@ -21,7 +21,7 @@ from tests.conftest import FaceFolder
 
 
 def refused(code: int, says: str, *arguments: object) -> None:
-    found = mfn(*arguments, "--quiet")
+    found = mfn(*arguments) if "targets" in arguments else mfn(*arguments, "--quiet")
     assert found.exit_code == code, found.output
     assert found.stdout == ""
     assert says in found.stderr
@@ -42,7 +42,9 @@ def test_usage(checkpoint: Path, faces: FaceFolder, tmp_path: Path) -> None:
     both = ["--images", faces.images, "--pairs", faces.pairs, "--lfw", tmp_path]
     refused(2, "two evaluation sets", "--target", "intel", "--checkpoint", checkpoint, *both)
     assert mfn("--target", "intel", "--no-such-option").exit_code == 2
-    assert mfn("--target", "intel", "targets").exit_code == 2
+    for before in (["--target", "intel"], ["--checkpoint", "x"], ["--json"], ["--quiet"]):
+        refused(2, "belongs to the whole run", *before, "targets")
+    refused(2, "no latency budget", "--target", "intel", "--max-latency-ms", 0)
     assert mfn().exit_code == 2
 
 

@@ -38,7 +38,7 @@ def test_each_error_has_its_code_and_one_paragraph(
 ) -> None:
     assert leave(kind("It broke", where="here", why="a cause", hint="mend it")) == code
     output = capsys.readouterr()
-    assert output.err == "mfn-compile: It broke (here). a cause. mend it.\n"
+    assert output.err == "mfn-compile: It broke (here). A cause. Mend it.\n"
     assert output.out == ""
 
 

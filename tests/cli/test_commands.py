@@ -96,6 +96,32 @@ def test_a_missed_accuracy_budget_exits_4(tmp_path: Path, bundle: Path) -> None:
     assert error.exit_code == 4
 
 
+def test_the_api_takes_single_numbers_and_refuses_nonsense(tmp_path: Path) -> None:
+    import mfn_compile
+    from mfn_compile.errors import UsageError
+
+    for wrong in (
+        {"threads": 0},
+        {"max_drop": -1.0},
+        {"max_latency_ms": 0.0},
+        {"mean": (1.0, 2.0)},
+    ):
+        with pytest.raises(UsageError):
+            mfn_compile.compile(out=tmp_path / "o", **wrong)  # type: ignore[arg-type]
+
+
+def test_the_api_returns_the_report(
+    bundle: Path, checkpoint: Path, faces: FaceFolder, tmp_path: Path
+) -> None:
+    import mfn_compile
+
+    result = mfn_compile.compile(
+        checkpoint, "intel", images=faces.images, pairs=faces.pairs, out=tmp_path / "o",
+        max_drop=100,
+    )  # fmt: skip
+    assert result == load(bundle / "report.json")
+
+
 def test_export_prints_what_was_recognised(checkpoint: Path, tmp_path: Path) -> None:
     found = mfn("export", "--checkpoint", checkpoint, "--out", tmp_path)
     assert found.exit_code == 0, found.output

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +55,27 @@ def test_conversion_fixes_the_batch_and_keeps_the_function(onnx_file: Path, xml:
     ours = runtime.compile_latency(xml, "CPU", 1)([x])[0]
     judge = onnxruntime.InferenceSession(onnx_file).run(None, {"input": x})[0]
     np.testing.assert_allclose(ours, judge, rtol=1e-4, atol=1e-5)
+
+
+def test_converting_twice_gives_the_same_bytes(onnx_file: Path, xml: Path, tmp_path: Path) -> None:
+    again = convert(onnx_file, tmp_path / xml.name)
+    for path in again:
+        assert path.read_bytes() == (xml.parent / path.name).read_bytes()
+
+
+def test_importing_the_backend_starts_no_process() -> None:
+    code = (
+        "import multiprocessing.process as p\n"
+        "def refuse(self): raise SystemExit('a process was started')\n"
+        "p.BaseProcess.start = refuse\n"
+        "import mfn_compile.intel.runtime, mfn_compile.quantize.quiet as q\n"
+        "with q.quiet_nncf(): pass\n"
+    )
+    clean = {key: value for key, value in os.environ.items() if key not in ("CI", "NNCF_CI")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_prelu_slopes_are_flat_so_that_the_plugin_fuses_them(xml: Path) -> None:
