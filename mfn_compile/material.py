@@ -119,24 +119,8 @@ def open_evaluation(data: DataSource, *, demo: bool) -> Dataset | None:
     """The pairs to evaluate on: the user's, or for the demo model the rendered ones, or none.
 
     Raises:
-        UsageError: the options contradict each other.
         BadInputError: images or pairs cannot be used.
     """
-    given = [
-        name
-        for name, value in (
-            ("--lfw", data.lfw),
-            ("--benchmark", data.benchmark),
-            ("--images", data.images),
-        )
-        if value is not None
-    ]
-    if len(given) > 1:
-        raise UsageError(f"{' and '.join(given)} name two evaluation sets", hint="Give one of them")
-    if (data.images is None) != (data.pairs is None):
-        raise UsageError(
-            "--images and --pairs belong together", hint="Give both, or only --calibration DIR"
-        )
     path = data.lfw or data.benchmark or data.images
     if path is not None:
         return open_dataset(path, pairs=data.pairs)

@@ -28,6 +28,25 @@ class DataSource:
     calibration: Path | None = None
     all_pairs: bool = True
 
+    def __post_init__(self) -> None:
+        given = [
+            name
+            for name, value in (
+                ("--lfw", self.lfw),
+                ("--benchmark", self.benchmark),
+                ("--images", self.images),
+            )
+            if value is not None
+        ]
+        if len(given) > 1:
+            raise UsageError(
+                f"{' and '.join(given)} name two evaluation sets", hint="Give one of them"
+            )
+        if (self.images is None) != (self.pairs is None):
+            raise UsageError(
+                "--images and --pairs belong together", hint="Give both, or only --calibration DIR"
+            )
+
 
 @dataclass(frozen=True)
 class ModelSource:

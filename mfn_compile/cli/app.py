@@ -15,7 +15,8 @@ app = typer.Typer(
     name="mfn-compile",
     help="Compile a trained MobileFaceNet to a faithful INT8 artifact, with the evidence.",
     epilog="Exit codes: 0 done and within budget; 2 wrong usage; 3 bad input; 4 accuracy budget "
-    "missed; 5 latency budget missed; 6 a device or tool is missing; 7 an internal check failed.",
+    "missed; 5 latency budget missed; 6 a device or tool is missing; 7 an internal check failed; "
+    "130 interrupted.",
     invoke_without_command=True,
     no_args_is_help=True,
     add_completion=False,

@@ -35,6 +35,6 @@ def open_dataset(
     raise BadInputError(
         "no benchmark found",
         where=str(path),
-        why="it is no lfw_home, and a folder of crops needs a pairs list",
-        hint="Name the pairs list as well",
+        why="It is not laid out as LFW (lfw_funneled/ beside pairs.txt)",
+        hint="A folder of aligned crops needs its pairs list as well: --images DIR --pairs FILE",
     )
