@@ -87,7 +87,7 @@ def test_not_an_lfw_home(tmp_path):
     with pytest.raises(BadInputError, match=r"Give .*lfw_home"):
         open_lfw(tmp_path)
     assert len(open_dataset(tmp_path, landmarks=tmp_path / "lfw_home/landmarks.csv").pairs) == 12
-    with pytest.raises(BadInputError, match="no lfw_funneled"):
+    with pytest.raises(BadInputError, match="No lfw_funneled"):
         open_lfw(tmp_path / "absent")
 
 
@@ -113,11 +113,11 @@ GOOD = ["2 1", "A 1 2", "A 1 B 1", "C 1 2", "B 1 C 2"]
     [
         (0, "300", "line 1.*two numbers"),
         (0, "ten 300", "line 1"),
-        (0, "1 2", "at least 2 folds"),
+        (0, "1 2", "At least 2 folds"),
         (0, "2 2", "5 lines instead of 9"),
         (0, "99999999999999999999 1", "line 1"),
-        (1, "A 1", r"line 2.*expected name n1 n2"),
-        (1, "A 1 B 2", r"line 2.*expected name n1 n2"),
+        (1, "A 1", r"line 2.*Expected name n1 n2"),
+        (1, "A 1 B 2", r"line 2.*Expected name n1 n2"),
         (2, "A 1 2", r"line 3.*mismatched"),
         (1, "A 1 x", "'x' is no image number"),
         (1, "A 1 -2", "no image number"),
@@ -185,7 +185,7 @@ def test_options_that_do_not_belong(tmp_path):
         open_dataset(file, pairs=tmp_path / "pairs.txt")
     with pytest.raises(UsageError):
         open_dataset(tmp_path, pairs=tmp_path / "pairs.txt", landmarks=tmp_path / "landmarks.csv")
-    with pytest.raises(BadInputError, match="no such file"):
+    with pytest.raises(BadInputError, match="No such file"):
         open_dataset(tmp_path / "absent")
     (tmp_path / "plain").mkdir()
     with pytest.raises(BadInputError, match="pairs list"):

@@ -148,7 +148,7 @@ def test_torchscript(tmp_path):
         ({}, "holds no tensors"),
         ({"state_dict": {}}, "holds no tensors"),
         ({"a": torch.zeros(1), "epoch": 3}, "'epoch' of the checkpoint is a int"),
-        ({3: torch.zeros(1)}, "entry 3"),
+        ({3: torch.zeros(1)}, "Entry 3"),
         ({"a": torch.zeros(0)}, "no elements"),
         ({"a": torch.zeros(4, dtype=torch.int8)}, "int8"),
         ({"a": torch.zeros(4, dtype=torch.complex64)}, "complex64"),
