@@ -10,76 +10,58 @@ import typer
 from mfn_compile.errors import UsageError
 from mfn_compile.request import ModelSource
 
-_MODEL, _DATA, _RUN = "Model", "Images", "Run"
-
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
         help="Weights: .pt .pth .ckpt .safetensors or fp32 .onnx. Without it, the demo model on "
         "rendered faces.",
-        rich_help_panel=_MODEL,
         show_default=False,
     ),
 ]
 Color = Annotated[
     str | None,
-    typer.Option(help="Colour order, RGB or BGR; default: the layout's.", rich_help_panel=_MODEL),
+    typer.Option(help="Colour order, RGB or BGR; default: the layout's."),
 ]
 Mean = Annotated[
     str | None,
-    typer.Option(
-        help="Mean in pixel values, one number or three: 127.5 or 123.7,116.3,103.5.",
-        rich_help_panel=_MODEL,
-    ),
+    typer.Option(help="Mean in pixel values, one number or three: 127.5 or 123.7,116.3,103.5."),
 ]
 Std = Annotated[
     str | None,
-    typer.Option(help="Standard deviation, likewise.", rich_help_panel=_MODEL),
+    typer.Option(help="Standard deviation, likewise."),
 ]
 BnEps = Annotated[
     float | None,
-    typer.Option(help="BatchNorm epsilon; default: the layout's.", rich_help_panel=_MODEL),
+    typer.Option(help="BatchNorm epsilon; default: the layout's."),
 ]
 DynamicBatch = Annotated[
     bool,
-    typer.Option(
-        "--dynamic-batch",
-        help="Leave the batch axis of the fp32 ONNX free.",
-        rich_help_panel=_MODEL,
-    ),
+    typer.Option("--dynamic-batch", help="Leave the batch axis of the fp32 ONNX free."),
 ]
 Lfw = Annotated[
     Path | None,
-    typer.Option(help="LFW in scikit-learn's layout (lfw_home).", rich_help_panel=_DATA),
+    typer.Option(help="LFW in scikit-learn's layout (lfw_home)."),
 ]
 Benchmark = Annotated[
     Path | None,
-    typer.Option(
-        help="InsightFace .bin set (lfw, agedb_30, cfp_fp); needs --calibration.",
-        rich_help_panel=_DATA,
-    ),
+    typer.Option(help="InsightFace .bin set (lfw, agedb_30, cfp_fp); needs --calibration."),
 ]
 Images = Annotated[
     Path | None,
-    typer.Option(help="Folder of aligned crops, with --pairs.", rich_help_panel=_DATA),
+    typer.Option(help="Folder of aligned crops, with --pairs."),
 ]
 Pairs = Annotated[
     Path | None,
-    typer.Option(
-        help="Pairs over --images: LFW's format or CSV first,second,same[,fold].",
-        rich_help_panel=_DATA,
-    ),
+    typer.Option(help="Pairs over --images: LFW's format or CSV first,second,same[,fold]."),
 ]
 Calibration = Annotated[
     Path | None,
-    typer.Option(help="Folder of aligned crops to calibrate on.", rich_help_panel=_DATA),
+    typer.Option(help="Folder of aligned crops to calibrate on."),
 ]
 AllPairs = Annotated[
     bool,
     typer.Option(
-        "--all-pairs/--no-all-pairs",
-        help="Compare every image with every other as well.",
-        rich_help_panel=_DATA,
+        "--all-pairs/--no-all-pairs", help="Compare every image with every other as well."
     ),
 ]
 TargetName = Annotated[
@@ -99,21 +81,16 @@ CacheDir = Annotated[
     Path | None,
     typer.Option(
         help="Folder of finished stages; default: MFN_CACHE_DIR or the user's cache.",
-        rich_help_panel=_RUN,
         show_default=False,
     ),
 ]
-NoCache = Annotated[
-    bool, typer.Option("--no-cache", help="Compute everything anew.", rich_help_panel=_RUN)
-]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Compute everything anew.")]
 Json = Annotated[
     bool,
-    typer.Option("--json", help="Print the result as JSON and nothing else.", rich_help_panel=_RUN),
+    typer.Option("--json", help="Print the result as JSON and nothing else."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.", rich_help_panel=_RUN)]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Tracebacks with errors.", rich_help_panel=_RUN)
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks with errors.")]
 
 
 def channel_values(text: str | None, option: str) -> tuple[float, ...] | None:
