@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mfn_compile.cli.interrupt import InterruptibleProgress, remember_interrupts
 from mfn_compile.progress import Progress, SilentProgress, Task
 
 PLAIN_INTERVAL_S = 10.0  # how often a plain task says how far it is
@@ -95,7 +96,8 @@ class RichProgress:
 
 
 def make_progress(*, quiet: bool) -> Progress:
-    """The progress that fits standard error."""
+    """The progress that fits standard error, ended by Ctrl-C at the latest at its next step."""
+    remember_interrupts()
     if quiet:
-        return SilentProgress()
-    return RichProgress() if sys.stderr.isatty() else PlainProgress()
+        return InterruptibleProgress(SilentProgress())
+    return InterruptibleProgress(RichProgress() if sys.stderr.isatty() else PlainProgress())
