@@ -1,7 +1,7 @@
 """Ctrl-C that libraries cannot lose.
 
-Some of them catch everything around an import or a callback, KeyboardInterrupt included. The signal is
-remembered here, and the next step of a task raises it again.
+Some of them catch everything around an import or a callback, KeyboardInterrupt included. The signal
+is remembered here, and the next step of a task raises it again.
 """
 
 from __future__ import annotations

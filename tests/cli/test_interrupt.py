@@ -28,13 +28,19 @@ def swallowed() -> None:
 
 
 def test_the_next_step_raises_it_again() -> None:
-    with (
-        pytest.raises(KeyboardInterrupt),
-        InterruptibleProgress(SilentProgress()).task("work", 2) as task,
-    ):
-        task.advance()
-        swallowed()
-        task.advance()
+    steps = []
+
+    def work() -> None:
+        with InterruptibleProgress(SilentProgress()).task("work", 2) as task:
+            task.advance()
+            swallowed()
+            steps.append("after the swallowed signal")
+            task.advance()
+            steps.append("never")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert steps == ["after the swallowed signal"]
 
 
 def test_the_end_of_a_task_and_the_next_one_raise_it_again() -> None:
