@@ -154,7 +154,8 @@ def paired_meaning(evaluation: Evaluation) -> str:
     odds = "less than 0.1 %" if test.mcnemar_p < fmt.MIN_P else f"{100 * test.mcnemar_p:.1f} %"
     return (
         f"{what} Without any real difference, chance alone gives a split at least this uneven in "
-        f"{odds} of cases: chance seldom makes such a {kind}. The interval says how large it may be."
+        f"{odds} of cases: chance seldom makes such a {kind}. "
+        "The interval says how large it may be."
     )
 
 
