@@ -9,8 +9,8 @@ from pathlib import Path
 
 from mfn_compile import environment
 from mfn_compile.errors import DeviceError
+from mfn_compile.frozen import Frozen
 from mfn_compile.resources import data_dir, demo_checkpoint
-from mfn_compile.results import Frozen
 from mfn_compile.store import default_root, tool_version
 from mfn_compile.target import has_vnni
 

@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from mfn_compile.frozen import Frozen
 from mfn_compile.hashing import value_sha256
 from mfn_compile.resources import data_dir
 from mfn_compile.tomlfile import find_named, load_model
@@ -15,11 +16,7 @@ from mfn_compile.tomlfile import find_named, load_model
 ActivationRange = Literal["auto", "min_max", "mean", "percentile", "mse"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class CalibrationPlan(_Frozen):
+class CalibrationPlan(Frozen):
     """How many images do what."""
 
     images: int = Field(default=300, ge=1, le=100_000, description="images that set the ranges")
@@ -27,7 +24,7 @@ class CalibrationPlan(_Frozen):
     seed: int = Field(default=0, ge=0, lt=2**32, description="of every random choice")
 
 
-class Ptq(_Frozen):
+class Ptq(Frozen):
     """Post-training quantization."""
 
     preset: Literal["performance", "mixed"] = Field(
@@ -57,7 +54,7 @@ class Ptq(_Frozen):
         return patterns
 
 
-class Qat(_Frozen):
+class Qat(Frozen):
     """Quantization-aware fine-tuning, distilled from the float network."""
 
     steps: int = Field(default=200, ge=1, le=1_000_000)
@@ -84,7 +81,7 @@ class Qat(_Frozen):
         return self
 
 
-class Recipe(_Frozen):
+class Recipe(Frozen):
     """How one network is quantized; what the device demands is in its target instead."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from mfn_compile.frozen import Frozen
 from mfn_compile.model.preprocessing import Preprocessing
 
 SCHEMA: Literal["mfn-compile/report/1"] = "mfn-compile/report/1"
-
-
-class Frozen(BaseModel):
-    """Base of every result: immutable, no unknown keys, NaN refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class CheckpointInfo(Frozen):
@@ -319,6 +314,4 @@ class Result(Frozen):
     inputs: tuple[InputFile, ...]
     notes: tuple[str, ...] = ()
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
-    )
+    model_config = ConfigDict(populate_by_name=True)

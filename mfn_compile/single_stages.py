@@ -10,12 +10,13 @@ from mfn_compile.bundle.guard import check_replaceable
 from mfn_compile.bundle.manifest import BundleInfo
 from mfn_compile.bundle.writer import write_bundle
 from mfn_compile.files import write_whole
+from mfn_compile.frozen import Frozen
 from mfn_compile.material import gather, rendered_crops
 from mfn_compile.progress import Progress
 from mfn_compile.quantizing import quantize
 from mfn_compile.recipe import load_recipe
 from mfn_compile.request import CompileRequest, ModelSource
-from mfn_compile.results import CheckpointInfo, ExportResult, Frozen, QuantizeResult
+from mfn_compile.results import CheckpointInfo, ExportResult, QuantizeResult
 from mfn_compile.stages import FACE_CROPS, Checkpoint, describe_checkpoint, open_store
 from mfn_compile.store import Stored
 from mfn_compile.target import load_target

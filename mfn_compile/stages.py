@@ -31,12 +31,15 @@ FACE_CROPS = 8  # crops on which the exported graph is checked, besides noise
 
 INSPECT = Stage("inspect", CheckpointInfo, ("model",), ("torch",))
 EXPORT = Stage(
-    "export", ExportResult, ("model", "export"), ("torch", "onnx", "onnxsim", "onnxruntime")
+    "export",
+    ExportResult,
+    ("model", "export", "onnx_session"),
+    ("torch", "onnx", "onnxsim", "onnxruntime"),
 )
 QUANTIZE = Stage(
     "quantize",
     QuantizeResult,
-    ("quantize", "model", "export"),
+    ("quantize", "model", "export", "onnx_session", "vectors"),
     ("nncf", "torch", "torchao", "onnx", "onnxruntime"),
 )
 EVALUATE = Stage("evaluate", Evaluation, ("evaluate",), ("numpy", "scipy"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from mfn_compile.frozen import Frozen
 from mfn_compile.hashing import value_sha256
 from mfn_compile.resources import data_dir
 from mfn_compile.tomlfile import find_named, load_model
@@ -14,11 +15,7 @@ from mfn_compile.tomlfile import find_named, load_model
 OverflowFix = Literal["disable", "first_layer_only", "enable"]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Quantization(_Frozen):
+class Quantization(Frozen):
     """What the device's arithmetic demands of the quantizer."""
 
     overflow_fix: Literal["auto", "disable", "first_layer_only", "enable"] = Field(
@@ -27,7 +24,7 @@ class Quantization(_Frozen):
     )
 
 
-class Runtime(_Frozen):
+class Runtime(Frozen):
     """How the artifact is run on the device."""
 
     device: str = Field(description="the backend's name of the device")
@@ -40,13 +37,13 @@ class Runtime(_Frozen):
     )
 
 
-class Budget(_Frozen):
+class Budget(Frozen):
     """What the artifact may cost."""
 
     latency_ms: float = Field(gt=0)
 
 
-class Target(_Frozen):
+class Target(Frozen):
     """One device and what is demanded of an artifact for it."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")

@@ -75,6 +75,7 @@ def test_a_misspelt_table_is_answered_with_the_nearest(tmp_path: Path) -> None:
         ("threads = 1", "threads = 'one'", "runtime.threads"),
         ('"auto"', '"always"', "quantization.overflow_fix"),
         ("latency_ms = 18.0", "latency_ms = -1", "budget.latency_ms"),
+        ("latency_ms = 18.0", "latency_ms = inf", "budget.latency_ms"),
         ('name = "intel"', "name = [", "not valid TOML"),
         ('name = "intel"', 'name = "../x"', "'name'"),
     ],

@@ -11,7 +11,6 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     ValidationError,
@@ -19,6 +18,7 @@ from pydantic import (
 )
 
 from mfn_compile.errors import BadInputError, InternalCheckError
+from mfn_compile.frozen import Frozen
 from mfn_compile.hashing import file_sha256
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.results import CheckpointInfo, Environment, ExportResult, Result
@@ -70,11 +70,7 @@ def check_names(names: list[str]) -> None:
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class FileEntry(_Frozen):
+class FileEntry(Frozen):
     """One file of a bundle."""
 
     name: Annotated[str, AfterValidator(check_name)] = Field(
@@ -84,7 +80,7 @@ class FileEntry(_Frozen):
     sha256: Sha256
 
 
-class BundleInfo(_Frozen):
+class BundleInfo(Frozen):
     """What an integrator must know beside the files.
 
     A network's input normally is the float tensor that `preprocessing` describes: its
@@ -146,9 +142,7 @@ class Manifest(BundleInfo):
     schema_: Literal["mfn-compile/bundle/1"] = Field(default=SCHEMA, alias="schema")
     files: tuple[FileEntry, ...]
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True
-    )
+    model_config = ConfigDict(populate_by_name=True)
 
     @field_validator("files")
     @classmethod

@@ -64,8 +64,8 @@ class LfwImages:
             if np.abs(pixels - pixels[..., :1]).max() > 0:
                 return (
                     "These LFW images are in colour; the packaged landmarks were computed on the "
-                    "aligned greyscale release. Give a landmark table of your own if the "
-                    "accuracy looks low.",
+                    "aligned greyscale release. If the accuracy looks low, align the images "
+                    "yourself and give the crops with --images and --pairs.",
                 )
         return ()
 

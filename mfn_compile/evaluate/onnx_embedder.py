@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
 from mfn_compile.errors import BadInputError, InternalCheckError
 from mfn_compile.evaluate.decode import map_cores
 from mfn_compile.evaluate.imageset import combine_digests
 from mfn_compile.hashing import file_sha256
 from mfn_compile.model.preprocessing import Preprocessing
+from mfn_compile.onnx_session import ORT_ERRORS, open_session
 
-# ONNX Runtime's errors have no base of their own below Exception.
-_LOAD_ERRORS = (
-    ort_state.Fail,
-    ort_state.InvalidArgument,
-    ort_state.InvalidGraph,
-    ort_state.InvalidProtobuf,
-    ort_state.NoSuchFile,
-    ort_state.NotImplemented,
-    ort_state.RuntimeException,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
 _BATCH = 8  # images a call where the batch is dynamic
 
 
@@ -51,20 +37,10 @@ class OnnxRuntimeEmbedder:
     ) -> None:
         self._preprocessing = preprocessing
         self._threads = threads
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # warnings about initializers are not for users
-        level = onnxruntime.GraphOptimizationLevel
-        options.graph_optimization_level = (
-            level.ORT_ENABLE_ALL if optimize else level.ORT_DISABLE_ALL
-        )
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = open_session(path, optimized=optimize, threads=1)
             sha256 = file_sha256(path)
-        except _LOAD_ERRORS as error:
+        except (*ORT_ERRORS, OSError, RuntimeError, ValueError) as error:
             raise BadInputError(
                 "ONNX Runtime cannot load the network", where=str(path), why=str(error)[:300]
             ) from error

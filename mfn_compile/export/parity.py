@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mfn_compile.errors import BadInputError, InternalCheckError
 from mfn_compile.model.network import MobileFaceNet
 from mfn_compile.model.preprocessing import Preprocessing
+from mfn_compile.onnx_session import ORT_ERRORS, open_session
 from mfn_compile.results import Parity
 
 Images = NDArray[np.float32]
@@ -25,17 +24,6 @@ RANDOM_IMAGES = 8
 MAX_FACES = 32
 BATCH = 8
 SEED = 20181
-
-
-# ONNX Runtime's exceptions share no base of their own.
-ORT_ERRORS = (
-    ort_errors.Fail,
-    ort_errors.InvalidArgument,
-    ort_errors.InvalidGraph,
-    ort_errors.InvalidProtobuf,
-    ort_errors.NotImplemented,
-    ort_errors.RuntimeException,
-)
 
 
 def torch_embedder(module: MobileFaceNet) -> Embed:
@@ -61,13 +49,8 @@ def onnx_embedder(model: Path | bytes, *, where: str) -> Embed:
     Raises:
         BadInputError: ONNX Runtime refuses the model; the returned function raises it as well.
     """
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # its errors come as exceptions
     try:
-        source = model if isinstance(model, bytes) else str(model)
-        session = ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = open_session(model, optimized=False, threads=torch.get_num_threads())
     except ORT_ERRORS as error:
         raise _refused(error, where) from error
     name = session.get_inputs()[0].name

@@ -33,7 +33,7 @@ class OpenVinoBackend:
         tools: distributions whose versions decide the artifact.
     """
 
-    code: tuple[str, ...] = ("intel",)
+    code: tuple[str, ...] = ("intel", "onnx_session", "vectors")
     tools: tuple[str, ...] = ("openvino",)
 
     def __init__(self, target: Target, threads: int) -> None:

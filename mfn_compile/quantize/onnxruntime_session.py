@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mfn_compile.onnx_session import open_session
 
 Floats = NDArray[np.float32]
 BATCH = 16  # images a run where the graph's batch axis is free
@@ -32,16 +33,8 @@ class Judge:
         threads: int | None = None,
         optimized: bool = False,
     ) -> None:
-        import onnxruntime as ort  # noqa: PLC0415 - slow import, only where it runs
-
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads or len(os.sched_getaffinity(0))
-        options.log_severity_level = 3
-        if not optimized:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        source = str(model) if isinstance(model, Path) else model
-        self._session: Any = ort.InferenceSession(
-            source, options, providers=["CPUExecutionProvider"]
+        self._session = open_session(
+            model, optimized=optimized, threads=threads or len(os.sched_getaffinity(0))
         )
         entry = self._session.get_inputs()[0]
         self._input: str = entry.name
