@@ -1,0 +1,72 @@
+"""A program to machine code: one LLVM module, one relocatable object."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mfn_compile.arm.graph import IntegerGraph
+from mfn_compile.arm.lower import make_target, to_llvm, write_object
+from mfn_compile.arm.network import batch_ir, network_ir
+from mfn_compile.arm.plan import Plan, make_plan
+from mfn_compile.arm.program import Program, make_program
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What code is generated for.
+
+    Attributes:
+        isa: kernels to use, a key of `gemm.TILES`.
+        triple, cpu, features: LLVM's names.
+    """
+
+    isa: str
+    triple: str
+    cpu: str
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A network in LLVM IR, with its program and memory plan."""
+
+    machine: Machine
+    program: Program
+    plan: Plan
+    llvm: str
+    suffix: str
+
+    def object_code(self) -> bytes:
+        """The relocatable ELF object."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "network.o")
+            write_object(self.llvm, str(path), str(Path(folder, "network.ll")))
+            return path.read_bytes()
+
+
+def compile_network(
+    graph: IntegerGraph, machine: Machine, *, suffix: str = "", overlap: bool = True
+) -> Compiled:
+    """Generate code for a graph.
+
+    Args:
+        suffix: behind the names of the entry points.
+        overlap: False keeps every tensor of a run in the workspace, to be looked at.
+
+    Raises:
+        BadInputError: a layer has a shape that no kernel takes.
+    """
+    program = make_program(graph, machine.isa)
+    plan = make_plan(program, overlap=overlap)
+    target: Any = make_target(machine.triple, machine.cpu, machine.features)
+    kernels = to_llvm({name: build() for name, build in program.kernels.items()}, target)
+    llvm = network_ir(program, plan, kernels, suffix)
+    return Compiled(machine, program, plan, llvm, suffix)
+
+
+def with_batch(compiled: Compiled) -> str:
+    """LLVM IR that TVM's runtime can call in-process."""
+    return compiled.llvm + batch_ir(compiled.program, compiled.suffix)

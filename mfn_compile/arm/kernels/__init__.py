@@ -1,0 +1,1 @@
+"""Kernels in TensorIR: what each computes, and how it is scheduled for an instruction set."""

@@ -1,0 +1,151 @@
+"""Depthwise kernel: 3x3 with strides, and the global one; int8 NHWC, 16 channels at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import tirx
+from tvm.script import tirx as T
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder.tirx import prim_func as build_prim_func
+
+from mfn_compile.arm.kernels.epilogue import Epilogue, finish
+
+LANES = 16
+
+
+@dataclass(frozen=True)
+class Depthwise:
+    """Input size, window, stride, padding (top, left, bottom, right) and epilogue."""
+
+    height: int
+    width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    epilogue: Epilogue
+
+    @property
+    def output(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        top, left, bottom, right = self.padding
+        rows = (self.height + top + bottom - self.kernel[0]) // self.stride[0] + 1
+        return rows, (self.width + left + right - self.kernel[1]) // self.stride[1] + 1
+
+    @property
+    def name(self) -> str:
+        """Symbol of the kernel."""
+        kernel, stride = "x".join(map(str, self.kernel)), "x".join(map(str, self.stride))
+        pads = "".join(map(str, self.padding))
+        shape = f"{self.height}x{self.width}x{self.epilogue.channels}"
+        return f"depthwise_{shape}_k{kernel}_s{stride}_p{pads}_{self.epilogue.tag}"
+
+    @property
+    def ring(self) -> tuple[int, int, int]:
+        """Shape of the scratch buffer that holds a window's padded input rows, int8."""
+        width = self.width + self.padding[1] + self.padding[3]
+        return (self.kernel[0], width, self.epilogue.channels) if any(self.padding) else (1, 1, 16)
+
+
+def pack(weight: NDArray[np.int8], channels: int) -> NDArray[np.int16]:
+    """int8 [KH, KW, C] to int16 [KH, KW, channels]: widened once instead of in every loop."""
+    return np.pad(weight, ((0, 0), (0, 0), (0, channels - weight.shape[2]))).astype(np.int16)
+
+
+def build(kernel: Depthwise) -> tirx.PrimFunc:
+    """The kernel. Operands: x, weights, pad [C], the epilogue's constants, [skip], out, ring."""
+    with IRBuilder() as builder, build_prim_func(s_tir=True):
+        T.func_name(kernel.name)
+        buffers = _arguments(kernel)
+        T.func_attr({"global_symbol": kernel.name, "tirx.noalias": not kernel.epilogue.residual})
+        with T.sblock("root"):
+            T.reads()
+            T.writes()
+            if any(kernel.padding):
+                _ring_rows(kernel, buffers)
+            else:
+                with T.serial(0, kernel.output[0]) as y:
+                    _row(kernel, buffers, buffers["x"], y, lambda ky: y * kernel.stride[0] + ky)
+    return builder.get()
+
+
+def _arguments(kernel: Depthwise) -> dict[str, Any]:
+    channels, (rows, columns) = kernel.epilogue.channels, kernel.output
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {
+        "x": ((kernel.height, kernel.width, channels), "int8"),
+        "weights": ((*kernel.kernel, channels), "int16"),
+        "pad": ((channels,), "int8"),
+        **kernel.epilogue.operands(),
+    }
+    if kernel.epilogue.residual:
+        shapes["skip"] = ((rows, columns, channels), "int8")
+    dtype = "float32" if kernel.epilogue.to_float else "int8"
+    shapes["out"] = ((rows, columns, channels), dtype)
+    shapes["ring"] = (kernel.ring, "int8")
+    return {name: T.arg(name, T.buffer(shape, dtype)) for name, (shape, dtype) in shapes.items()}
+
+
+def _ring_rows(kernel: Depthwise, buffers: dict[str, Any]) -> None:
+    """Keep the window's input rows, padded, in a ring: every input row is copied once."""
+    height, stride = kernel.kernel[0], kernel.stride[0]
+    with T.serial(0, height - stride) as first:
+        _load_row(kernel, buffers, first)
+    with T.serial(0, kernel.output[0]) as y:
+        with T.serial(0, stride) as new:
+            _load_row(kernel, buffers, y * stride + (height - stride) + new)
+        _row(kernel, buffers, buffers["ring"], y, lambda ky: (y * stride + ky) % height)
+
+
+def _load_row(kernel: Depthwise, buffers: dict[str, Any], padded_row: Any) -> None:
+    x, pad, ring = buffers["x"], buffers["pad"], buffers["ring"]
+    top, left, _, right = kernel.padding
+    slot, row = padded_row % kernel.kernel[0], padded_row - top
+
+    def fill(start: int, count: int, value: Callable[[Any, Any], Any]) -> None:
+        with (
+            T.serial(0, count) as column,
+            T.serial(0, kernel.epilogue.channels // LANES) as block,
+            T.vectorized(0, LANES) as lane,
+        ):
+            channel = block * LANES + lane
+            T.buffer_store(ring, value(column, channel), [slot, start + column, channel])
+
+    if left:
+        fill(0, left, lambda _, channel: pad[channel])
+    if right:
+        fill(left + kernel.width, right, lambda _, channel: pad[channel])
+    with T.If(tirx.all(row >= 0, row < kernel.height)):
+        with T.Then():
+            fill(left, kernel.width, lambda column, channel: x[row, column, channel])
+        with T.Else():
+            fill(left, kernel.width, lambda _, channel: pad[channel])
+
+
+def _row(
+    kernel: Depthwise,
+    buffers: dict[str, Any],
+    source: Any,
+    y: Any,
+    source_row: Callable[[int], Any],
+) -> None:
+    """One output row; channels outside, so that the window's weights stay in registers."""
+    weights, out = buffers["weights"], buffers["out"]
+    with (
+        T.serial(0, kernel.epilogue.channels // LANES) as block,
+        T.serial(0, kernel.output[1]) as column,
+        T.vectorized(0, LANES) as lane,
+    ):
+        channel = block * LANES + lane
+        total = sum(
+            source[source_row(ky), column * kernel.stride[1] + kx, channel].astype("int32")
+            * weights[ky, kx, channel].astype("int32")
+            for ky in range(kernel.kernel[0])
+            for kx in range(kernel.kernel[1])
+        )
+        skip = buffers["skip"][y, column, channel] if kernel.epilogue.residual else None
+        value = finish(kernel.epilogue, buffers, total, channel, skip)
+        T.buffer_store(out, value, [y, column, channel])

@@ -1,0 +1,258 @@
+"""Matrix kernel: pointwise and linear layers, and any dense convolution after `patches`.
+
+out[i, j] = epilogue(sum over k of x[i, k] * weight[j, k]); x is int8 [m, k] row-major, the weights
+are packed for the instruction set's tile. One table row an instruction set says how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tvm import s_tir, te, tirx
+
+from mfn_compile.arm.kernels import intrinsics
+from mfn_compile.arm.kernels.epilogue import Epilogue, finish
+
+Int8 = NDArray[np.int8]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """m rows, k input channels (a multiple of 16), and the output channels of its epilogue.
+
+    `paired` says that two products fit in 16 bits (see `intrinsics.neon`); `rows` is the tile.
+    """
+
+    m: int
+    k: int
+    rows: int
+    paired: bool
+    epilogue: Epilogue
+
+    @property
+    def name(self) -> str:
+        """Symbol of the kernel."""
+        pairs = "" if self.paired else "_single"
+        return f"gemm_{self.m}x{self.epilogue.channels}x{self.k}{pairs}_{self.epilogue.tag}"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """How an instruction set computes a matrix product.
+
+    Attributes:
+        rows: largest tile height.
+        columns: output channels of a tile; divides 16.
+        pack: int8 weights [n, k] to the packed array.
+        accumulate: (x, packed weights, n, k) to the int32 stages, the last one [n/columns, m,
+            columns].
+        schedule: places the stages below the tile loop and tensorizes them.
+    """
+
+    rows: int
+    columns: int
+    pack: Callable[[Int8], Array]
+    accumulate: Callable[[Any, Any, int, int], Any]
+    schedule: Callable[[s_tir.Schedule, Gemm, Any], None]
+
+
+def build(kernel: Gemm, tile: Tile) -> tirx.PrimFunc:
+    """The scheduled kernel. Operands: x, weights, the epilogue's constants, [skip], out."""
+    m, k, n = kernel.m, kernel.k, kernel.epilogue.channels
+    x = te.placeholder((m, k), "int8", name="x")
+    sample = tile.pack(np.zeros((n, k), np.int8))
+    weights = te.placeholder(sample.shape, str(sample.dtype), name="weights")
+    operands = {
+        name: te.placeholder(shape, dtype, name=name)
+        for name, (shape, dtype) in kernel.epilogue.operands().items()
+    }
+    skip = te.placeholder((m, n), "int8", name="skip") if kernel.epilogue.residual else None
+    acc = tile.accumulate(x, weights, n, k)
+    width = tile.columns
+
+    def value(i: Any, j: Any) -> Any:
+        other = None if skip is None else skip[i, j]
+        return finish(kernel.epilogue, operands, acc[j // width, i, j % width], j, other)
+
+    out = te.compute((m, n), value, name="out")
+    arguments = [x, weights, *operands.values(), *([] if skip is None else [skip]), out]
+    function = te.create_prim_func(arguments)
+    # The result may take the place of the skip tensor, value by value.
+    function = function.with_attr({"global_symbol": kernel.name, "tirx.noalias": skip is None})
+    return _schedule(function, kernel, tile)
+
+
+def _schedule(function: tirx.PrimFunc, kernel: Gemm, tile: Tile) -> tirx.PrimFunc:
+    schedule = s_tir.Schedule(function)
+    i, j = schedule.get_loops(schedule.get_sblock("out"))
+    i_tile, row = schedule.split(i, [None, kernel.rows])
+    j_tile, column = schedule.split(j, [None, tile.columns])
+    schedule.reorder(i_tile, j_tile, row, column)
+    schedule.unroll(row)
+    schedule.vectorize(column)
+    tile.schedule(schedule, kernel, j_tile)
+    (scheduled,) = schedule.mod.functions.values()
+    return scheduled
+
+
+def _product(x: Any, i: Any, k: Any, weight: Any) -> Any:
+    return x[i, k].astype("int32") * weight.astype("int32")
+
+
+def _init(schedule: s_tir.Schedule, block: Any, loop: Any) -> None:
+    """Clear the accumulators in front of `loop`, unrolled and vectorized."""
+    init = schedule.decompose_reduction(block, loop)
+    *outer, last = schedule.get_loops(init)[2:]
+    for each in outer:
+        schedule.unroll(each)
+    schedule.vectorize(last)
+
+
+def _outermost(kernel: Gemm, row: Any, column: Any) -> Any:
+    """Loop that the intrinsic replaces; a single row's loop is not part of its block."""
+    return row if kernel.rows > 1 else column
+
+
+def _pack_dotprod(weight: Int8) -> Array:
+    n, k = weight.shape
+    return weight.reshape(n // 8, 8, k // 4, 4).transpose(0, 2, 1, 3)
+
+
+def _accumulate_dotprod(x: Any, w: Any, n: int, k: int) -> Any:
+    outer, inner = te.reduce_axis((0, k // 4), name="ko"), te.reduce_axis((0, 4), name="ki")
+    return te.compute(
+        (n // 8, x.shape[0], 8),
+        lambda jo, i, ji: te.sum(
+            _product(x, i, outer * 4 + inner, w[jo, outer, ji, inner]), axis=[outer, inner]
+        ),
+        name="acc",
+    )
+
+
+def _schedule_dotprod(schedule: s_tir.Schedule, kernel: Gemm, loop: Any) -> None:
+    block = schedule.get_sblock("acc")
+    schedule.compute_at(block, loop, preserve_unit_loops=True)
+    row, column, outer, inner = schedule.get_loops(block)[-4:]
+    deep, quad = schedule.split(outer, [None, 4])
+    schedule.reorder(deep, row, column, quad, inner)
+    _init(schedule, block, deep)
+    schedule.tensorize(_outermost(kernel, row, column), intrinsics.dotprod(kernel.rows))
+
+
+def _pack_neon(weight: Int8) -> Array:
+    n, k = weight.shape
+    return weight.reshape(n // 4, 4, k // 16, 16).transpose(0, 2, 1, 3)
+
+
+def _accumulate_neon(x: Any, w: Any, n: int, k: int) -> Any:
+    """Four partial sums a channel, in the lanes where `sadalp` leaves them, then their sum."""
+    deep, half = te.reduce_axis((0, k // 16), name="deep"), te.reduce_axis((0, 2), name="half")
+    pair = te.reduce_axis((0, 2), name="pair")
+
+    def partial(jo: Any, i: Any, ji: Any, lane: Any) -> Any:
+        at = half * 8 + lane * 2 + pair
+        product = _product(x, i, deep * 16 + at, w[jo, deep, ji, at])
+        return te.sum(product, axis=[deep, half, pair])
+
+    lanes = te.compute((n // 4, x.shape[0], 4, 4), partial, name="lanes")
+    return te.compute(
+        (n // 4, x.shape[0], 4),
+        lambda jo, i, ji: (
+            lanes[jo, i, ji, 0] + lanes[jo, i, ji, 1] + lanes[jo, i, ji, 2] + lanes[jo, i, ji, 3]
+        ),
+        name="acc",
+    )
+
+
+def _schedule_neon(schedule: s_tir.Schedule, kernel: Gemm, loop: Any) -> None:
+    total, lanes = schedule.get_sblock("acc"), schedule.get_sblock("lanes")
+    schedule.compute_at(total, loop, preserve_unit_loops=True)
+    schedule.compute_at(lanes, loop, preserve_unit_loops=True)
+    row, column, lane, deep, half, pair = schedule.get_loops(lanes)[-6:]
+    schedule.reorder(deep, row, column, lane, half, pair)
+    _init(schedule, lanes, deep)
+    schedule.tensorize(_outermost(kernel, row, column), intrinsics.neon(kernel.rows, kernel.paired))
+    row, column = schedule.get_loops(total)[-2:]
+    schedule.unroll(row)
+    schedule.tensorize(column, intrinsics.neon_reduce())
+
+
+def _pack_avx2(weight: Int8) -> Array:
+    n, k = weight.shape
+    return weight.astype(np.int16).reshape(n // 8, 8, k // 2, 2).transpose(0, 2, 1, 3)
+
+
+def _accumulate_avx2(x: Any, w: Any, n: int, k: int) -> Any:
+    wide = te.compute(x.shape, lambda i, j: x[i, j].astype("int16"), name="wide")
+    outer, inner = te.reduce_axis((0, k // 2), name="ko"), te.reduce_axis((0, 2), name="ki")
+    return te.compute(
+        (n // 8, x.shape[0], 8),
+        lambda jo, i, ji: te.sum(
+            _product(wide, i, outer * 2 + inner, w[jo, outer, ji, inner]), axis=[outer, inner]
+        ),
+        name="acc",
+    )
+
+
+def _schedule_avx2(schedule: s_tir.Schedule, kernel: Gemm, loop: Any) -> None:
+    block = schedule.get_sblock("acc")
+    schedule.compute_at(block, loop, preserve_unit_loops=True)
+    row, column, outer, inner = schedule.get_loops(block)[-4:]
+    deep, pair = schedule.split(outer, [None, 8])
+    schedule.reorder(deep, row, column, pair, inner)
+    _init(schedule, block, deep)
+    wide = schedule.get_sblock("wide")
+    schedule.compute_at(wide, deep, preserve_unit_loops=True)
+    wide_row, wide_column = schedule.get_loops(wide)[-2:]
+    schedule.unroll(wide_row)
+    schedule.vectorize(wide_column)
+    schedule.tensorize(_outermost(kernel, row, column), intrinsics.avx2(kernel.rows))
+
+
+def _pack_generic(weight: Int8) -> Array:
+    n, k = weight.shape
+    return weight.reshape(n // 8, 8, k).transpose(0, 2, 1)
+
+
+def _accumulate_generic(x: Any, w: Any, n: int, k: int) -> Any:
+    axis = te.reduce_axis((0, k), name="k")
+    return te.compute(
+        (n // 8, x.shape[0], 8),
+        lambda jo, i, ji: te.sum(_product(x, i, axis, w[jo, axis, ji]), axis=axis),
+        name="acc",
+    )
+
+
+def _schedule_generic(schedule: s_tir.Schedule, kernel: Gemm, loop: Any) -> None:
+    block = schedule.get_sblock("acc")
+    schedule.compute_at(block, loop, preserve_unit_loops=True)
+    row, column, axis = schedule.get_loops(block)[-3:]
+    schedule.reorder(axis, row, column)
+    schedule.unroll(row)
+    schedule.vectorize(column)
+    schedule.decompose_reduction(block, axis)
+
+
+TILES: dict[str, Tile] = {
+    "dotprod": Tile(8, 8, _pack_dotprod, _accumulate_dotprod, _schedule_dotprod),
+    "neon": Tile(4, 4, _pack_neon, _accumulate_neon, _schedule_neon),
+    "avx2": Tile(6, 8, _pack_avx2, _accumulate_avx2, _schedule_avx2),
+    "generic": Tile(4, 8, _pack_generic, _accumulate_generic, _schedule_generic),
+}
+
+
+def pairs_fit(weight: Int8, deep: int = intrinsics.DEEP) -> bool:
+    """Whether products of two weights that `smlal` adds, with activations of -128, fit in int16.
+
+    Only a pair of weights that are both -128 does not: 2 * 128 * 128 = 2**15.
+
+    Args:
+        weight: int8 [n, k], k a multiple of 16; partners are 8 input channels apart.
+    """
+    halves = weight.reshape(len(weight), -1, 2, deep // 2).astype(np.int32)
+    return bool((np.abs(halves).sum(axis=2) * 128 < 2**15).all())

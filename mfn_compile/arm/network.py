@@ -1,0 +1,189 @@
+"""LLVM IR of the network around its kernels: constants, the calls in order, the C entry points."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from mfn_compile.arm.graph import Input
+from mfn_compile.arm.plan import ALIGNMENT, Plan
+from mfn_compile.arm.program import IMAGE, Call, Constant, Place, Program, Step
+
+ERROR_NULL, ERROR_ALIGNMENT = 1, 2  # as in mfn.h
+_ATTRIBUTES = "#1000"
+_MEMCPY = "llvm.memcpy.p0.p0.i64"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Constants in one block of .rodata: their offsets and the bytes."""
+
+    offsets: tuple[int, ...]
+    content: bytes
+
+
+def lay_out(program: Program) -> Layout:
+    """Concatenate the constants, each aligned; equal ones are stored once."""
+    content, offsets, known = bytearray(), [], dict[bytes, int]()
+    for array in program.constants:
+        raw = array.tobytes()
+        if raw not in known:
+            content += bytes(-len(content) % ALIGNMENT)
+            known[raw] = len(content)
+            content += raw
+        offsets.append(known[raw])
+    return Layout(tuple(offsets), bytes(content))
+
+
+def network_ir(program: Program, plan: Plan, kernels: str, suffix: str) -> str:
+    """The whole module: `kernels` (LLVM IR of TVM) and the functions that call them.
+
+    Defines mfn_embed`suffix` and mfn_embed_quantized`suffix`; everything else is internal.
+    """
+    layout = lay_out(program)
+    first, *rest = program.steps
+    emit = _Emitter(plan, layout, _first_tensor(program))
+    image = plan.offset(_first_tensor(program))
+    body = "\n".join(line for step in rest for line in emit.step(step, quantized=True))
+    start = "\n".join(emit.step(first, quantized=False))
+    width = program.graph.embedding * 4
+    result = plan.offset(program.graph.output)
+    parts = [
+        kernels,
+        f"@mfn_constants = internal unnamed_addr constant [{len(layout.content)} x i8] "
+        f'c"{_escaped(layout.content)}", align {ALIGNMENT}',
+        "" if f"@{_MEMCPY}(" in kernels else f"declare void @{_MEMCPY}(ptr, ptr, i64, i1)",
+        f"define internal void @mfn_run(ptr %input, ptr %embedding, ptr %workspace) {_ATTRIBUTES} {{",
+        body,
+        f"  %result = getelementptr i8, ptr %workspace, i64 {result}",
+        f"  call void @{_MEMCPY}(ptr align 4 %embedding, ptr align 64 %result, "
+        f"i64 {width}, i1 false)",
+        "  ret void",
+        "}",
+        _entry(f"mfn_embed{suffix}", start, f"getelementptr i8, ptr %workspace, i64 {image}"),
+        _entry(f"mfn_embed_quantized{suffix}", "", "getelementptr i8, ptr %image, i64 0"),
+        f"attributes {_ATTRIBUTES} = {{ {_attributes(kernels)} }}",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def batch_ir(program: Program, suffix: str) -> str:
+    """A function for TVM's runtime to call in-process: count, images, embeddings, workspace, flag.
+
+    Its arguments and result are TVMFFIAny values: 16 bytes, the payload in the upper 8. A flag of
+    1 says that the images are int8 already.
+    """
+    pixels = program.graph.height * program.graph.width * 3
+    loads = "\n".join(
+        f"  %p{i} = getelementptr i8, ptr %args, i64 {16 * i + 8}\n  %v{i} = load i64, ptr %p{i}"
+        for i in range(5)
+    )
+    return f"""
+define i32 @__tvm_ffi_mfn_batch(ptr %self, ptr %args, i32 %count, ptr %result) {_ATTRIBUTES} {{
+entry:
+{loads}
+  %workspace = inttoptr i64 %v3 to ptr
+  %quantized = icmp ne i64 %v4, 0
+  br label %loop
+loop:
+  %i = phi i64 [ 0, %entry ], [ %next, %done ]
+  %more = icmp slt i64 %i, %v0
+  br i1 %more, label %image, label %end
+image:
+  %skip_in = mul i64 %i, {pixels}
+  %at_in = add i64 %v1, %skip_in
+  %in = inttoptr i64 %at_in to ptr
+  %skip_out = mul i64 %i, {program.graph.embedding * 4}
+  %at_out = add i64 %v2, %skip_out
+  %out = inttoptr i64 %at_out to ptr
+  br i1 %quantized, label %integers, label %pixels
+integers:
+  %a = call i32 @mfn_embed_quantized{suffix}(ptr %in, ptr %out, ptr %workspace)
+  br label %done
+pixels:
+  %b = call i32 @mfn_embed{suffix}(ptr %in, ptr %out, ptr %workspace)
+  br label %done
+done:
+  %next = add i64 %i, 1
+  br label %loop
+end:
+  store i64 0, ptr %result
+  ret i32 0
+}}
+"""
+
+
+@dataclass
+class _Emitter:
+    plan: Plan
+    layout: Layout
+    image_tensor: str
+    count: int = 0
+
+    def step(self, step: Step, *, quantized: bool) -> list[str]:
+        """Lines of LLVM IR; the first tensor is %input inside of mfn_run."""
+        return [line for call in step.calls for line in self._call(call, quantized)]
+
+    def _call(self, call: Call, quantized: bool) -> list[str]:
+        lines, names = [], []
+        for operand in call.operands:
+            name = f"%a{self.count}"
+            self.count += 1
+            names.append(f"ptr {name}")
+            lines.append(f"  {name} = {self._address(operand, quantized)}")
+        return [*lines, f"  call void @{call.kernel}({', '.join(names)})"]
+
+    def _address(self, operand: Place | Constant, quantized: bool) -> str:
+        if isinstance(operand, Constant):
+            return f"getelementptr i8, ptr @mfn_constants, i64 {self.layout.offsets[operand.index]}"
+        if operand.buffer == IMAGE:
+            return f"getelementptr i8, ptr %image, i64 {operand.offset}"
+        if quantized and operand.buffer == self.image_tensor:
+            return f"getelementptr i8, ptr %input, i64 {operand.offset}"
+        offset = self.plan.offset(operand.buffer) + operand.offset
+        return f"getelementptr i8, ptr %workspace, i64 {offset}"
+
+
+def _first_tensor(program: Program) -> str:
+    first = program.graph.nodes[0]
+    assert isinstance(first, Input)
+    return first.output
+
+
+def _entry(name: str, start: str, source: str) -> str:
+    return f"""
+define i32 @{name}(ptr %image, ptr %embedding, ptr %workspace) {_ATTRIBUTES} {{
+  %no_image = icmp eq ptr %image, null
+  %no_embedding = icmp eq ptr %embedding, null
+  %no_workspace = icmp eq ptr %workspace, null
+  %missing = or i1 %no_image, %no_embedding
+  %null = or i1 %missing, %no_workspace
+  br i1 %null, label %bad_pointer, label %check
+bad_pointer:
+  ret i32 {ERROR_NULL}
+check:
+  %address = ptrtoint ptr %workspace to i64
+  %low = and i64 %address, {ALIGNMENT - 1}
+  %aligned = icmp eq i64 %low, 0
+  br i1 %aligned, label %run, label %bad_alignment
+bad_alignment:
+  ret i32 {ERROR_ALIGNMENT}
+run:
+{start}
+  %source = {source}
+  call void @mfn_run(ptr %source, ptr %embedding, ptr %workspace)
+  ret i32 0
+}}"""
+
+
+def _attributes(kernels: str) -> str:
+    """The kernels' CPU and features, for the functions around them."""
+    found = re.search(r'"target-cpu"="[^"]*"(?: "target-features"="[^"]*")?', kernels)
+    return f"nounwind {found.group(0)}" if found else "nounwind"
+
+
+def _escaped(content: bytes) -> str:
+    pairs = np.array([f"\\{value:02X}" for value in range(256)])
+    return "".join(pairs[np.frombuffer(content, np.uint8)])
