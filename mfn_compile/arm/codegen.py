@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mfn_compile.arm.dispatch import dispatch_ir
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.lower import make_target, to_llvm, write_object
+from mfn_compile.arm.module import Part, merge
 from mfn_compile.arm.network import batch_ir, network_ir
 from mfn_compile.arm.plan import Plan, make_plan
 from mfn_compile.arm.program import Program, make_program
@@ -39,13 +43,6 @@ class Compiled:
     llvm: str
     suffix: str
 
-    def object_code(self) -> bytes:
-        """The relocatable ELF object."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "network.o")
-            write_object(self.llvm, str(path), str(Path(folder, "network.ll")))
-            return path.read_bytes()
-
 
 def compile_network(
     graph: IntegerGraph, machine: Machine, *, suffix: str = "", overlap: bool = True
@@ -65,6 +62,24 @@ def compile_network(
     kernels = to_llvm({name: build() for name, build in program.kernels.items()}, target)
     llvm = network_ir(program, plan, kernels, suffix)
     return Compiled(machine, program, plan, llvm, suffix)
+
+
+def object_code(llvm: str) -> bytes:
+    """The relocatable ELF object of LLVM IR text."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.o")
+        write_object(llvm, str(path), str(Path(folder, "network.ll")))
+        return path.read_bytes()
+
+
+def library_ir(variants: Sequence[Compiled]) -> str:
+    """One module of several variants of a network, with the entry points that choose one."""
+    parts = [
+        Part(c.machine.isa, c.llvm, (f"mfn_embed{c.suffix}", f"mfn_embed_quantized{c.suffix}"))
+        for c in variants
+    ]
+    target = json.dumps({"kind": "llvm", "mtriple": variants[0].machine.triple})
+    return merge(parts, dispatch_ir(tuple(part.variant for part in parts)), target)
 
 
 def with_batch(compiled: Compiled) -> str:

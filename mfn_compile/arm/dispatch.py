@@ -1,0 +1,95 @@
+"""LLVM IR of the entry points that choose a variant by the CPU, without a C library.
+
+On Linux and Android the kernel tells a process its CPU's features in the auxiliary vector, which
+getauxval() reads and /proc/self/auxv shows. The file is read here by plain system calls, so that
+the archive needs no symbol from outside; where it cannot be read the plain Armv8.0 code runs.
+"""
+
+from __future__ import annotations
+
+HWCAP_ASIMDDP_BIT = 20  # Linux: arch/arm64/include/uapi/asm/hwcap.h, the dot product instructions
+AT_HWCAP = 16  # Linux: include/uapi/linux/auxvec.h
+OPENAT, CLOSE, READ = 56, 57, 63  # Linux: include/uapi/asm-generic/unistd.h
+AT_FDCWD = -100
+O_CLOEXEC = 0o2000000
+AUXV_BYTES = 1024  # 64 entries; Linux fills about 25
+PATH = "/proc/self/auxv"
+
+_SIGNATURE = "(ptr %image, ptr %embedding, ptr %workspace)"
+_GROUP = "#9"
+_FUNCTIONS = ("mfn_embed", "mfn_embed_quantized")
+
+
+def dispatch_ir(variants: tuple[str, ...]) -> str:
+    """mfn_embed, mfn_embed_quantized and mfn_has_dotprod, for a module that has the variants.
+
+    Args:
+        variants: ("neon", "dotprod"), or the only one.
+    """
+    parts = [_has_dotprod()]
+    for function in _FUNCTIONS:
+        parts.append(_choice(function) if len(variants) > 1 else _only(function, variants[0]))
+    parts.append(f'attributes {_GROUP} = {{ nounwind "target-cpu"="generic" }}')
+    return "\n".join(parts) + "\n"
+
+
+def _only(function: str, variant: str) -> str:
+    return f"""
+define i32 @{function}{_SIGNATURE} {_GROUP} {{
+  %r = tail call i32 @{function}_{variant}{_SIGNATURE}
+  ret i32 %r
+}}"""
+
+
+def _choice(function: str) -> str:
+    return f"""
+define i32 @{function}{_SIGNATURE} {_GROUP} {{
+  %found = call i32 @mfn_has_dotprod()
+  %has = icmp ne i32 %found, 0
+  br i1 %has, label %fast, label %plain
+fast:
+  %a = tail call i32 @{function}_dotprod{_SIGNATURE}
+  ret i32 %a
+plain:
+  %b = tail call i32 @{function}_neon{_SIGNATURE}
+  ret i32 %b
+}}"""
+
+
+def _has_dotprod() -> str:
+    length = len(PATH) + 1
+    call = "call i64 asm sideeffect"
+    return f"""
+@mfn_auxv = internal unnamed_addr constant [{length} x i8] c"{PATH}\\00", align 1
+define i32 @mfn_has_dotprod() {_GROUP} {{
+entry:
+  %entries = alloca [{AUXV_BYTES} x i8], align 16
+  %fd = {call} "svc #0", "={{x0}},{{x8}},{{x0}},{{x1}},{{x2}},{{x3}},~{{memory}}"(i64 {OPENAT}, i64 {AT_FDCWD}, ptr @mfn_auxv, i64 {O_CLOEXEC}, i64 0)
+  %closed = icmp slt i64 %fd, 0
+  br i1 %closed, label %no, label %read
+read:
+  %bytes = {call} "svc #0", "={{x0}},{{x8}},{{x0}},{{x1}},{{x2}},~{{memory}}"(i64 {READ}, i64 %fd, ptr %entries, i64 {AUXV_BYTES})
+  %shut = {call} "svc #0", "={{x0}},{{x8}},{{x0}},~{{memory}}"(i64 {CLOSE}, i64 %fd)
+  br label %loop
+loop:
+  %at = phi i64 [ 0, %read ], [ %next, %step ]
+  %next = add i64 %at, 16
+  %inside = icmp sle i64 %next, %bytes
+  br i1 %inside, label %look, label %no
+look:
+  %key_at = getelementptr i8, ptr %entries, i64 %at
+  %key = load i64, ptr %key_at, align 8
+  %here = icmp eq i64 %key, {AT_HWCAP}
+  br i1 %here, label %yes, label %step
+step:
+  br label %loop
+yes:
+  %value_at = getelementptr i8, ptr %key_at, i64 8
+  %value = load i64, ptr %value_at, align 8
+  %shifted = lshr i64 %value, {HWCAP_ASIMDDP_BIT}
+  %bit = and i64 %shifted, 1
+  %result = trunc i64 %bit to i32
+  ret i32 %result
+no:
+  ret i32 0
+}}"""
