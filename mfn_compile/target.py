@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mfn_compile.frozen import Frozen
 from mfn_compile.hashing import value_sha256
@@ -37,6 +37,66 @@ class Runtime(Frozen):
     )
 
 
+AARCH64 = ("aarch64", "arm64")
+# Cores of the Armv8.0-A and Armv8.1-A architectures, which have no dot product instructions.
+NO_DOTPROD = frozenset(
+    f"cortex-{core}" for core in ("a34", "a35", "a53", "a57", "a72", "a73")
+)
+
+
+class Variant(Frozen):
+    """One instruction set that code is generated for."""
+
+    name: Literal["neon", "dotprod"] = Field(description="which kernels: plain Armv8.0, or sdot")
+    cpu: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9.-]*$", description="core to schedule for, LLVM's name"
+    )
+    features: tuple[Literal["neon", "dotprod"], ...] = Field(
+        min_length=1, description="what the code may use"
+    )
+
+    @model_validator(mode="after")
+    def _the_core_has_it(self) -> Variant:
+        if self.name not in self.features or "neon" not in self.features:
+            raise ValueError(f"variant {self.name!r} needs the features neon and {self.name}")
+        if self.name == "neon" and "dotprod" in self.features:
+            raise ValueError("the neon variant must run without dotprod; name it dotprod")
+        if "dotprod" in self.features and self.cpu in NO_DOTPROD:
+            raise ValueError(f"{self.cpu} has no dotprod")
+        return self
+
+
+class Code(Frozen):
+    """What machine code is generated for."""
+
+    triple: str = Field(
+        pattern=r"^[a-z0-9_]+(-[a-z0-9_]+){1,3}$", description="LLVM's target triple"
+    )
+    variants: tuple[Variant, ...] = Field(
+        min_length=1, max_length=2, description="side by side in one library"
+    )
+
+    @property
+    def bare_metal(self) -> bool:
+        """No operating system that tells the CPU's features."""
+        return "linux" not in self.triple
+
+    @model_validator(mode="after")
+    def _the_triple_has_it(self) -> Code:
+        architecture = self.triple.partition("-")[0]
+        names = [variant.name for variant in self.variants]
+        if architecture not in AARCH64:
+            promised = sorted({f for variant in self.variants for f in variant.features})
+            raise ValueError(
+                f"{architecture} cannot have {', '.join(promised)}: these are features of AArch64"
+            )
+        if len(set(names)) < len(names):
+            raise ValueError(f"two variants are named {names[0]!r}")
+        if self.bare_metal and len(names) > 1:
+            raise ValueError("bare metal cannot choose at run time: one variant only")
+        return self
+
+
 class Budget(Frozen):
     """What the artifact may cost."""
 
@@ -52,6 +112,13 @@ class Target(Frozen):
     quantization: Quantization
     runtime: Runtime
     budget: Budget
+    code: Code | None = Field(default=None, description="for the tvm backend")
+
+    @model_validator(mode="after")
+    def _code_is_for_tvm(self) -> Target:
+        if (self.backend == "tvm") != (self.code is not None):
+            raise ValueError("the tvm backend needs a [code] section, and no other takes one")
+        return self
 
     def to_json(self) -> str:
         """The target as a document for the bundle."""
