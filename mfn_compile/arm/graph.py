@@ -201,6 +201,12 @@ class FloatConv:
     low: Float32
     high: Float32
 
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Height and width of the window."""
+        height, width = self.weight.shape[:2] if self.depthwise else self.weight.shape[1:3]
+        return int(height), int(width)
+
 
 @dataclass(frozen=True, eq=False)
 class FloatAdd:
@@ -226,9 +232,7 @@ class Normalize:
     epsilon: float
 
 
-Node = (
-    Input | Conv | Add | Lookup | Dequantize | Quantize | FloatConv | FloatAdd | Normalize
-)
+Node = Input | Conv | Add | Lookup | Dequantize | Quantize | FloatConv | FloatAdd | Normalize
 
 
 @dataclass(frozen=True, eq=False)
