@@ -1,0 +1,1 @@
+"""The bundle for firmware engineers: archive, header, proof, and what the machine code costs."""

@@ -1,0 +1,51 @@
+"""What the texts of a firmware bundle are rendered from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator
+
+from mfn_compile.arm.firmware.stack import StackRow
+from mfn_compile.frozen import Frozen
+
+Variant = Literal["neon", "dotprod"]
+ALIGNMENT = 64  # of the workspace, bytes
+
+
+class SizeRow(Frozen):
+    """Bytes of one object of the archive."""
+
+    name: str
+    text: int = Field(ge=0, description="machine code")
+    rodata: int = Field(ge=0, description="constants: weights and tables")
+
+
+class FirmwareFacts(Frozen):
+    """Everything that the header, the README and the build files say."""
+
+    model: str = Field(description="name of the checkpoint")
+    checkpoint_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    target: str
+    description: str = Field(description="the target's, one sentence")
+    version: str = Field(pattern=r"^\d[\w.+]*$", description="of mfn-compile")
+    demo: bool = Field(default=False, description="the demo model on rendered faces")
+    height: int = Field(gt=0)
+    width: int = Field(gt=0)
+    embedding_dim: int = Field(gt=0)
+    workspace_bytes: int = Field(gt=0)
+    color: Literal["RGB", "BGR"] = Field(description="channel order of the network's own input")
+    mean: tuple[float, float, float] = Field(description="in the order of `color`")
+    std: tuple[float, float, float]
+    normalized: bool = Field(description="the embedding has length 1")
+    variants: tuple[Variant, ...] = Field(min_length=1)
+    shared: bool = Field(description="the bundle has lib/libmfn.so")
+    sizes: tuple[SizeRow, ...] = ()
+    stack: tuple[StackRow, ...] = ()
+
+    @field_validator("variants")
+    @classmethod
+    def _each_once(cls, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
+        if len(set(variants)) != len(variants):
+            raise ValueError("a variant is there twice")
+        return variants

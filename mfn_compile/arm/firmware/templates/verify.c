@@ -1,0 +1,496 @@
+/*
+ * verify.c - prove that this library computes what its oracle computed, bit for bit.
+ *
+ *     cc -std=c99 -O2 -pthread -Iinclude verify.c lib/libmfn.a -o verify
+ *     ./verify [GOLDEN_FOLDER] [--threads N]
+ *
+ * Every vector of GOLDEN_FOLDER (default: golden) goes through mfn_embed and mfn_embed_quantized,
+ * on the dispatcher and on every variant that this CPU can run. Each call starts with a workspace
+ * full of another byte and ends with a look at the bytes behind the workspace and behind the
+ * embedding. With --threads N, N threads with workspaces of their own then call it at once.
+ *
+ * Exit code: 0 every float of every embedding has the oracle's bits and every wrong argument is
+ * refused; 1 something differs; 2 a file is missing or has the wrong size, or wrong usage, or no
+ * memory; 3 this CPU can run no variant of this library.
+ *
+ * -DMFN_VARIANT=neon (or dotprod) checks that variant alone, without the dispatcher, and
+ * -DMFN_NO_THREADS builds without pthreads, both for systems without an operating system.
+ */
+#ifndef _POSIX_C_SOURCE
+#define _POSIX_C_SOURCE 200112L /* nothing but pthreads needs it */
+#endif
+
+#include <errno.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef MFN_NO_THREADS
+#include <pthread.h>
+#endif
+
+#include "mfn.h"
+
+enum { EXIT_SAME = 0, EXIT_DIFFERENT = 1, EXIT_FILES = 2, EXIT_CPU = 3 };
+enum { MAX_VECTORS = 1000, MAX_NAME = 64, MAX_PATH = 4096, MAX_THREADS = 256, GUARD = 256 };
+
+#define PIXELS ((size_t)MFN_INPUT_HEIGHT * MFN_INPUT_WIDTH * 3)
+#define GUARD_BYTE 0xC3
+
+typedef int (*embed_rgb)(const uint8_t *rgb, float *embedding, void *workspace);
+typedef int (*embed_int8)(const int8_t *input, float *embedding, void *workspace);
+
+/* One way into the library. */
+struct entry {
+    const char *name;
+    embed_rgb rgb;
+    embed_int8 quantized;
+    int runs; /* whether this CPU can run it */
+};
+
+/* One golden vector. */
+struct vector {
+    char name[MAX_NAME];
+    uint8_t *rgb;
+    int8_t *quantized;
+    uint32_t bits[MFN_EMBEDDING_DIM]; /* the oracle's embedding */
+};
+
+/* Memory of one thread: what a call writes to, each with guard bytes behind it. */
+struct scratch {
+    unsigned char *allocation;
+    unsigned char *workspace; /* aligned; MFN_WORKSPACE_BYTES, then GUARD bytes */
+    float *embedding;         /* MFN_EMBEDDING_DIM floats, then GUARD bytes */
+};
+
+static struct vector vectors[MAX_VECTORS];
+static int vector_count;
+
+/* Quoted after expansion: the variant's name. */
+#define TEXT(name) TEXT_(name)
+#define TEXT_(name) #name
+
+#ifdef MFN_VARIANT
+static struct entry entries[] = {{TEXT(MFN_VARIANT), mfn_embed, mfn_embed_quantized, 1}};
+#else
+static struct entry entries[] = {
+#ifdef MFN_HAS_NEON
+    {"neon", mfn_embed_neon, mfn_embed_quantized_neon, 0},
+#endif
+#ifdef MFN_HAS_DOTPROD
+    {"dotprod", mfn_embed_dotprod, mfn_embed_quantized_dotprod, 0},
+#endif
+    {"dispatcher", mfn_embed, mfn_embed_quantized, 0},
+};
+#endif
+enum { ENTRIES = sizeof entries / sizeof entries[0] };
+
+/* ---- which variants run here ---------------------------------------------------------------- */
+
+static void choose_entries(void) {
+#ifndef MFN_VARIANT
+    int dotprod = mfn_has_dotprod();
+#ifdef MFN_HAS_NEON
+    int any = 1;
+#else
+    int any = dotprod;
+#endif
+    for (int i = 0; i < ENTRIES; i++) {
+        if (strcmp(entries[i].name, "neon") == 0) {
+            entries[i].runs = 1;
+        } else if (strcmp(entries[i].name, "dotprod") == 0) {
+            entries[i].runs = dotprod;
+        } else {
+            entries[i].runs = any;
+        }
+        if (!entries[i].runs) {
+            printf("SKIP %s: this CPU has no dot product instructions\n", entries[i].name);
+        }
+    }
+#endif
+}
+
+/* ---- golden files --------------------------------------------------------------------------- */
+
+static int complain(const char *path, const char *what) {
+    fflush(stdout);
+    fprintf(stderr, "%s: %s\n", path, what);
+    return 0;
+}
+
+/* A whole file of exactly `size` bytes; 0 with a message otherwise. */
+static int read_exactly(const char *path, void *buffer, size_t size) {
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) {
+        return complain(path, strerror(errno));
+    }
+    size_t got = fread(buffer, 1, size, file);
+    int more = got == size && fgetc(file) != EOF;
+    fclose(file);
+    if (got != size) {
+        return complain(path, "the file is too short for this library's input or embedding");
+    }
+    return more ? complain(path, "the file is too long for this library's input or embedding") : 1;
+}
+
+/* FOLDER/NAME in a buffer of MAX_PATH bytes. */
+static int join(char *path, const char *folder, const char *name) {
+    int length = snprintf(path, MAX_PATH, "%s/%s", folder, name);
+    return length > 0 && length < MAX_PATH ? 1 : complain(folder, "the name is too long");
+}
+
+static int read_numbered(const char *folder, int index, const char *suffix, void *to, size_t size) {
+    char name[24], path[MAX_PATH];
+    snprintf(name, sizeof name, "%03d.%s", index, suffix);
+    return join(path, folder, name) && read_exactly(path, to, size);
+}
+
+static int read_vector(const char *folder, int index, struct vector *vector) {
+    unsigned char raw[MFN_EMBEDDING_DIM * 4];
+    vector->rgb = malloc(PIXELS);
+    vector->quantized = malloc(PIXELS);
+    if (vector->rgb == NULL || vector->quantized == NULL) {
+        return complain(folder, "not enough memory");
+    }
+    if (!read_numbered(folder, index, "rgb", vector->rgb, PIXELS) ||
+        !read_numbered(folder, index, "i8", vector->quantized, PIXELS) ||
+        !read_numbered(folder, index, "f32", raw, sizeof raw)) {
+        return 0;
+    }
+    for (int i = 0; i < MFN_EMBEDDING_DIM; i++) { /* little-endian, whatever this CPU is */
+        vector->bits[i] = (uint32_t)raw[4 * i] | (uint32_t)raw[4 * i + 1] << 8 |
+                          (uint32_t)raw[4 * i + 2] << 16 | (uint32_t)raw[4 * i + 3] << 24;
+    }
+    return 1;
+}
+
+/* vectors.txt: "count N", then one line "NNN name" a vector; lines with # are remarks. */
+static int read_list(FILE *file, const char *path) {
+    char line[256];
+    int expected = -1;
+    while (fgets(line, sizeof line, file) != NULL) {
+        int index = -1;
+        char name[MAX_NAME];
+        if (line[0] == '#' || line[0] == '\n') {
+            continue;
+        }
+        if (expected < 0) {
+            if (sscanf(line, "count %d", &expected) != 1 || expected < 1 ||
+                expected > MAX_VECTORS) {
+                return complain(path, "the first line must be: count N, N from 1 to 1000");
+            }
+        } else if (sscanf(line, "%d %63[^\n]", &index, name) != 2 || index != vector_count ||
+                   vector_count >= expected) {
+            return complain(path, "a line is not the next vector's number and name");
+        } else {
+            strcpy(vectors[vector_count++].name, name);
+        }
+    }
+    return vector_count == expected ? 1 : complain(path, "vectors are missing");
+}
+
+static int read_golden(const char *folder) {
+    char path[MAX_PATH];
+    if (!join(path, folder, "vectors.txt")) {
+        return 0;
+    }
+    FILE *file = fopen(path, "r");
+    if (file == NULL) {
+        return complain(path, strerror(errno));
+    }
+    int good = read_list(file, path);
+    fclose(file);
+    for (int i = 0; good && i < vector_count; i++) {
+        good = read_vector(folder, i, &vectors[i]);
+    }
+    return good;
+}
+
+static void free_golden(void) {
+    for (int i = 0; i < vector_count; i++) {
+        free(vectors[i].rgb);
+        free(vectors[i].quantized);
+    }
+}
+
+/* ---- one call ------------------------------------------------------------------------------- */
+
+static void free_scratch(struct scratch *scratch) {
+    free(scratch->allocation);
+    free(scratch->embedding);
+}
+
+static int make_scratch(struct scratch *scratch) {
+    size_t size = (size_t)MFN_WORKSPACE_BYTES + MFN_WORKSPACE_ALIGNMENT + GUARD;
+    scratch->allocation = malloc(size);
+    scratch->embedding = malloc(sizeof(float) * MFN_EMBEDDING_DIM + GUARD);
+    if (scratch->allocation == NULL || scratch->embedding == NULL) {
+        free_scratch(scratch);
+        return 0;
+    }
+    uintptr_t past = (uintptr_t)scratch->allocation % MFN_WORKSPACE_ALIGNMENT;
+    scratch->workspace = scratch->allocation + (past ? MFN_WORKSPACE_ALIGNMENT - past : 0);
+    return 1;
+}
+
+static int guard_is_whole(const void *guard) {
+    for (int i = 0; i < GUARD; i++) {
+        if (((const unsigned char *)guard)[i] != GUARD_BYTE) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
+/* Fill what a call may write with `fill`, and what it must not write with the guard. */
+static void prepare(struct scratch *scratch, int fill) {
+    memset(scratch->workspace, fill, MFN_WORKSPACE_BYTES);
+    memset(scratch->workspace + MFN_WORKSPACE_BYTES, GUARD_BYTE, GUARD);
+    memset(scratch->embedding, 0xFF, sizeof(float) * MFN_EMBEDDING_DIM);
+    memset(scratch->embedding + MFN_EMBEDDING_DIM, GUARD_BYTE, GUARD);
+}
+
+/* Compare bits; on a difference describe the first one in `text`. */
+static int compare(const struct vector *vector, const float *embedding, char *text, size_t size) {
+    int first = -1, differing = 0;
+    uint32_t found = 0, wrong = 0;
+    for (int i = 0; i < MFN_EMBEDDING_DIM; i++) {
+        memcpy(&found, &embedding[i], sizeof found);
+        if (found != vector->bits[i]) {
+            if (first < 0) {
+                first = i;
+                wrong = found;
+            }
+            differing++;
+        }
+    }
+    if (first >= 0) {
+        snprintf(text, size, "float %d has the bits 0x%08lx instead of 0x%08lx; %d of %d differ",
+                 first, (unsigned long)wrong, (unsigned long)vector->bits[first], differing,
+                 MFN_EMBEDDING_DIM);
+    }
+    return first < 0;
+}
+
+/* Run one vector through one function of one entry; 1 when it is right, `text` says why not. */
+static int run(const struct entry *entry, int quantized, int index, struct scratch *scratch,
+               char *text, size_t size) {
+    static const unsigned char fills[] = {0x00, 0xFF, 0xA5, 0x7F};
+    const struct vector *vector = &vectors[index];
+    prepare(scratch, fills[(index * 2 + quantized) % 4]);
+    int status = quantized
+                     ? entry->quantized(vector->quantized, scratch->embedding, scratch->workspace)
+                     : entry->rgb(vector->rgb, scratch->embedding, scratch->workspace);
+    if (status != MFN_OK) {
+        snprintf(text, size, "returned %d", status);
+        return 0;
+    }
+    if (!guard_is_whole(scratch->workspace + MFN_WORKSPACE_BYTES)) {
+        snprintf(text, size, "wrote behind the workspace");
+        return 0;
+    }
+    if (!guard_is_whole(scratch->embedding + MFN_EMBEDDING_DIM)) {
+        snprintf(text, size, "wrote behind the embedding");
+        return 0;
+    }
+    return compare(vector, scratch->embedding, text, size);
+}
+
+static int run_all(struct scratch *scratch) {
+    int failures = 0;
+    for (int e = 0; e < ENTRIES; e++) {
+        for (int v = 0; entries[e].runs && v < vector_count; v++) {
+            for (int quantized = 0; quantized < 2; quantized++) {
+                char text[160];
+                int good = run(&entries[e], quantized, v, scratch, text, sizeof text);
+                printf("%s %s %03d %s %s%s%s\n", good ? "PASS" : "FAIL", entries[e].name, v,
+                       vectors[v].name, quantized ? "mfn_embed_quantized" : "mfn_embed",
+                       good ? "" : ": ", good ? "" : text);
+                failures += !good;
+            }
+        }
+    }
+    return failures;
+}
+
+/* ---- wrong arguments ------------------------------------------------------------------------ */
+
+static int check_refusals(const struct entry *entry, struct scratch *scratch) {
+    const uint8_t *rgb = vectors[0].rgb;
+    const int8_t *input = vectors[0].quantized;
+    float *out = scratch->embedding;
+    unsigned char *space = scratch->workspace;
+    int failures = 0, written = 0;
+    prepare(scratch, 0);
+    const struct {
+        const char *what;
+        int found, expected;
+    } cases[] = {
+        {"rgb NULL", entry->rgb(NULL, out, space), MFN_ERROR_NULL},
+        {"embedding NULL", entry->rgb(rgb, NULL, space), MFN_ERROR_NULL},
+        {"workspace NULL", entry->rgb(rgb, out, NULL), MFN_ERROR_NULL},
+        {"workspace 1 byte off", entry->rgb(rgb, out, space + 1), MFN_ERROR_ALIGNMENT},
+        {"input NULL", entry->quantized(NULL, out, space), MFN_ERROR_NULL},
+        {"quantized embedding NULL", entry->quantized(input, NULL, space), MFN_ERROR_NULL},
+        {"quantized workspace NULL", entry->quantized(input, out, NULL), MFN_ERROR_NULL},
+        {"quantized workspace 32 bytes off", entry->quantized(input, out, space + 32),
+         MFN_ERROR_ALIGNMENT},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        int good = cases[i].found == cases[i].expected;
+        printf("%s %s refuses %s: returned %d", good ? "PASS" : "FAIL", entry->name, cases[i].what,
+               cases[i].found);
+        if (!good) {
+            printf(" instead of %d", cases[i].expected);
+        }
+        printf("\n");
+        failures += !good;
+    }
+    for (size_t i = 0; i < sizeof(float) * MFN_EMBEDDING_DIM; i++) {
+        written |= ((const unsigned char *)out)[i] != 0xFF;
+    }
+    if (written) {
+        printf("FAIL %s wrote to the embedding of a call that it refused\n", entry->name);
+    }
+    return failures + written;
+}
+
+/* ---- many threads at once ------------------------------------------------------------------- */
+
+#ifndef MFN_NO_THREADS
+struct worker {
+    pthread_t thread;
+    int number;
+    int failures;
+    char text[256]; /* the first failure */
+};
+
+static void *work(void *argument) {
+    struct worker *worker = argument;
+    struct scratch scratch;
+    if (!make_scratch(&scratch)) {
+        worker->failures = 1;
+        snprintf(worker->text, sizeof worker->text, "not enough memory");
+        return NULL;
+    }
+    /* Every vector and every entry at least once; each thread starts elsewhere. */
+    int steps = vector_count > ENTRIES ? vector_count : ENTRIES;
+    for (int i = 0; i < 2 * steps; i++) {
+        int step = i / 2 + worker->number;
+        const struct entry *entry = &entries[step % ENTRIES];
+        int v = step % vector_count;
+        char why[160];
+        while (!entry->runs) { /* one does, or this would not have been started */
+            entry = &entries[(entry - entries + 1) % ENTRIES];
+        }
+        if (run(entry, i % 2, v, &scratch, why, sizeof why)) {
+            continue;
+        }
+        if (worker->failures++ == 0) {
+            snprintf(worker->text, sizeof worker->text, "%s %03d %s: %s", entry->name, v,
+                     i % 2 ? "mfn_embed_quantized" : "mfn_embed", why);
+        }
+    }
+    free_scratch(&scratch);
+    return NULL;
+}
+
+static int run_threads(int count) {
+    static struct worker workers[MAX_THREADS];
+    int failures = 0, started = 0;
+    for (; started < count; started++) {
+        workers[started].number = started;
+        if (pthread_create(&workers[started].thread, NULL, work, &workers[started]) != 0) {
+            printf("FAIL only %d of %d threads could be started\n", started, count);
+            failures++;
+            break;
+        }
+    }
+    for (int i = 0; i < started; i++) {
+        pthread_join(workers[i].thread, NULL);
+        if (workers[i].failures) {
+            printf("FAIL thread %d: %s\n", i, workers[i].text);
+        }
+        failures += workers[i].failures;
+    }
+    if (failures == 0) {
+        printf("PASS %d threads at once, every embedding the oracle's\n", count);
+    }
+    return failures;
+}
+#endif
+
+/* ---- the program ---------------------------------------------------------------------------- */
+
+static int parse(int argc, char **argv, const char **folder, int *threads) {
+    int named = 0;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc) {
+            char *end;
+            long count = strtol(argv[++i], &end, 10);
+            if (*end != '\0' || count < 1 || count > MAX_THREADS) {
+                return 0;
+            }
+            *threads = (int)count;
+        } else if (argv[i][0] == '-' || named++) {
+            return 0;
+        } else {
+            *folder = argv[i];
+        }
+    }
+    return 1;
+}
+
+static int verify(struct scratch *scratch, int threads) {
+    int failures = run_all(scratch), printed = 0;
+    for (int e = 0; e < ENTRIES; e++) {
+        failures += entries[e].runs ? check_refusals(&entries[e], scratch) : 0;
+    }
+    if (threads > 0) {
+#ifdef MFN_NO_THREADS
+        printf("FAIL --threads: built without threads\n");
+        failures++;
+#else
+        failures += run_threads(threads);
+#endif
+    }
+    printf("RESULT variants=");
+    for (int e = 0; e < ENTRIES; e++) {
+        if (entries[e].runs && strcmp(entries[e].name, "dispatcher") != 0) {
+            printf("%s%s", printed++ ? "," : "", entries[e].name);
+        }
+    }
+    printf(" vectors=%d failures=%d\n", vector_count, failures);
+    return failures ? EXIT_DIFFERENT : EXIT_SAME;
+}
+
+int main(int argc, char **argv) {
+    const char *folder = "golden";
+    int threads = 0, runnable = 0, result = EXIT_FILES;
+    struct scratch scratch;
+    if (!parse(argc, argv, &folder, &threads)) {
+        fprintf(stderr, "usage: verify [GOLDEN_FOLDER] [--threads N], N from 1 to %d\n",
+                MAX_THREADS);
+        return EXIT_FILES;
+    }
+    setvbuf(stdout, NULL, _IOLBF, BUFSIZ); /* so that a crash leaves the lines before it */
+    choose_entries();
+    for (int e = 0; e < ENTRIES; e++) {
+        runnable += entries[e].runs;
+    }
+    if (runnable == 0) {
+        fprintf(stderr, "this CPU can run no variant of this library\n");
+        return EXIT_CPU;
+    }
+    if (read_golden(folder)) {
+        if (make_scratch(&scratch)) {
+            result = verify(&scratch, threads);
+            free_scratch(&scratch);
+        } else {
+            complain("verify", "not enough memory");
+        }
+    }
+    free_golden();
+    return result;
+}
