@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mfn_compile.errors import DeviceError
+from mfn_compile.errors import UsageError
 from mfn_compile.evaluate.embeddings import Embedder
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress
-from mfn_compile.results import BackendResult, Latency
+from mfn_compile.results import BackendResult, CheckpointInfo, Latency
 from mfn_compile.target import Target
 
 
@@ -23,10 +23,12 @@ class Backend(Protocol):
     Attributes:
         code: sub-packages whose source decides the artifact.
         tools: distributions whose versions decide the artifact.
+        measures_latency: False where there is no device to time the artifact on.
     """
 
     code: tuple[str, ...]
     tools: tuple[str, ...]
+    measures_latency: bool
 
     def machine(self) -> dict[str, object]:
         """What of this machine decides precision and speed; part of the stages' keys."""
@@ -37,12 +39,15 @@ class Backend(Protocol):
         fp32: Path,
         folder: Path,
         *,
-        preprocessing: Preprocessing,
+        checkpoint: CheckpointInfo,
         judged: NDArray[np.uint8],
         blob: bool,
         progress: Progress,
     ) -> BackendResult:
         """Write the artifact to `folder` and compare it with the outside judge on `judged`."""
+
+    def shipped(self, folder: Path, result: BackendResult) -> dict[str, Path]:
+        """Files of the bundle that are the artifact, by their path in it."""
 
     def embedder(self, folder: Path, preprocessing: Preprocessing) -> Embedder:
         """Runs the INT8 artifact of a finished build."""
@@ -58,7 +63,7 @@ class Backend(Protocol):
         preprocessing: Preprocessing,
         progress: Progress,
     ) -> Latency:
-        """Time the artifact against the float network."""
+        """Time the artifact against the float network; only where it `measures_latency`."""
 
     def notes(self, overflow_fix: str) -> tuple[str, ...]:
         """What a reader must know about this machine as a stand-in for the target."""
@@ -70,20 +75,25 @@ def _openvino(target: Target, threads: int) -> Backend:
     return OpenVinoBackend(target, threads)
 
 
-BACKENDS: dict[str, Callable[[Target, int], Backend]] = {"openvino": _openvino}
+def _tvm(target: Target, threads: int) -> Backend:
+    if threads != 1:
+        raise UsageError(
+            f"Target {target.name!r} computes an image on one thread",
+            why=f"{threads} threads were asked for",
+            hint="Leave --threads out; run several images at once, each in a thread of your own",
+        )
+    from mfn_compile.arm.backend import TvmBackend  # noqa: PLC0415 - only when chosen
+
+    return TvmBackend(target)
+
+
+BACKENDS: dict[str, Callable[[Target, int], Backend]] = {"openvino": _openvino, "tvm": _tvm}
 
 
 def make_backend(target: Target, threads: int | None) -> Backend:
     """The backend of a target; `threads` None takes the target's own number.
 
     Raises:
-        DeviceError: this build does not have the backend.
+        UsageError: the backend cannot run that many threads.
     """
-    if target.backend not in BACKENDS:
-        raise DeviceError(
-            f"Target {target.name!r} needs the {target.backend} backend, "
-            "which is not in this build yet",
-            why=f"Backends in this build: {', '.join(BACKENDS)}",
-            hint="`mfn-compile targets` lists the targets that can be compiled for",
-        )
     return BACKENDS[target.backend](target, threads or target.runtime.threads)

@@ -20,7 +20,7 @@ from mfn_compile.store import Store
 from mfn_compile.target import Target
 from mfn_compile.tomlfile import validate
 
-Engine = Literal["openvino", "onnxruntime"]
+Engine = Literal["shipped", "openvino", "onnxruntime"]
 FP32_ONNX = "onnx/model_fp32.onnx"
 QDQ_ONNX = "onnx/model_int8_qdq.onnx"
 INT8_IR = "model/model_int8.xml"
@@ -34,8 +34,8 @@ def evaluate_bundle(
     Args:
         bundle: folder that a run or `quantize` wrote.
         data: evaluation images; none means the rendered benchmark, for the demo model only.
-        engine: `openvino` runs what is shipped, `onnxruntime` the QDQ file with graph
-            optimizations off (slow: the outside judge).
+        engine: `shipped` runs what the target runs, `openvino` the network in OpenVINO,
+            `onnxruntime` the QDQ file with graph optimizations off (slow: the outside judge).
 
     Raises:
         InternalCheckError: the bundle is damaged.
@@ -102,29 +102,38 @@ def _embedders(
     for path in files:
         if not path.is_file():
             raise BadInputError("The bundle holds no such network", where=str(path))
+    text = (bundle / "target.json").read_text(encoding="utf-8")
+    target = validate(Target, json.loads(text), where=str(bundle), kind="target")
     if engine == "onnxruntime":
-        from mfn_compile import environment  # noqa: PLC0415 - only this engine needs them
-        from mfn_compile.evaluate.onnx_embedder import OnnxRuntimeEmbedder  # noqa: PLC0415
+        return _judge(files[0], manifest, optimize=True), _judge(files[1], manifest, optimize=False)
+    if engine == "shipped" and target.backend == "tvm":
+        from mfn_compile.arm.embedder import IntegerEmbedder  # noqa: PLC0415 - only this engine
 
-        fp32, int8 = (
-            OnnxRuntimeEmbedder(
-                path,
-                manifest.preprocessing,
-                optimize=path is files[0],
-                threads=environment.cores(),
-            )
-            for path in files
+        return _judge(files[0], manifest, optimize=True), IntegerEmbedder(
+            files[1], manifest.preprocessing
         )
-        return fp32, int8
+    return _openvino(bundle, files, manifest, target, scratch)
+
+
+def _judge(path: Path, manifest: Manifest, *, optimize: bool) -> Embedder:
+    from mfn_compile import environment  # noqa: PLC0415 - only this engine needs them
+    from mfn_compile.evaluate.onnx_embedder import OnnxRuntimeEmbedder  # noqa: PLC0415
+
+    return OnnxRuntimeEmbedder(
+        path, manifest.preprocessing, optimize=optimize, threads=environment.cores()
+    )
+
+
+def _openvino(
+    bundle: Path, files: list[Path], manifest: Manifest, target: Target, scratch: Path
+) -> tuple[Embedder, Embedder]:
     from mfn_compile.intel.embedder import OpenVinoEmbedder  # noqa: PLC0415
     from mfn_compile.intel.ir import convert  # noqa: PLC0415
 
-    text = (bundle / "target.json").read_text(encoding="utf-8")
-    target = validate(Target, json.loads(text), where=str(bundle), kind="target")
     device, isa = target.runtime.device, target.runtime.isa
     shipped = bundle / INT8_IR
     xmls = [convert(files[0], scratch / "model_fp32.xml")[0]]
-    # A bundle of `quantize` holds no artifact yet.
+    # A bundle of `quantize`, or of another target, holds no model of OpenVINO.
     xmls.append(shipped if shipped.is_file() else convert(files[1], scratch / "model_int8.xml")[0])
     first, second = (OpenVinoEmbedder(xml, manifest.preprocessing, device, isa) for xml in xmls)
     return first, second

@@ -75,8 +75,8 @@ class _Run:
         out = self.request.out or default_out(self.checkpoint.path, self.target)
         check_replaceable(out)  # before minutes of work, not after
         self.progress.note(describe_checkpoint(self.checkpoint))
-        latency, evaluation = self.latency, self.evaluation
-        result = self._result(latency.result, evaluation)
+        self.built  # noqa: B018 - an artifact that cannot be built is told first
+        result = self._result(self.latency, self.evaluation)
         return Outcome(result, self._bundle(result, out))
 
     @cached_property
@@ -106,6 +106,7 @@ class _Run:
             self.material,
             self.recipe,
             overflow_fix=self.overflow_fix,
+            grid=self.target.quantization.grid,
             qat=self.request.qat,
             store=self.store,
             progress=self.progress,
@@ -131,6 +132,8 @@ class _Run:
             "machine": self.backend.machine(),
             "judged": judged.digest(),
             "blob": self.request.blob,
+            "checkpoint": self.checkpoint.info.model_dump(mode="json"),
+            "version": __version__,
         }
         return self.store.run(
             stage,
@@ -139,7 +142,7 @@ class _Run:
                 self.qdq_onnx,
                 self.fp32_onnx,
                 folder,
-                preprocessing=self.checkpoint.info.preprocessing,
+                checkpoint=self.checkpoint.info,
                 judged=judged.crops(JUDGED_CROPS),
                 blob=self.request.blob,
                 progress=self.progress,
@@ -147,7 +150,9 @@ class _Run:
         )
 
     @cached_property
-    def latency(self) -> Stored[Latency]:
+    def latency(self) -> Latency | None:
+        if not self.backend.measures_latency:
+            return None
         stage = Stage("latency", Latency, self.backend.code, self.backend.tools)
         inputs = {
             "qdq": self.quantized.result.sha256,
@@ -163,7 +168,7 @@ class _Run:
                 preprocessing=self.checkpoint.info.preprocessing,
                 progress=self.progress,
             ),
-        )
+        ).result
 
     @cached_property
     def evaluation(self) -> Evaluation | None:
@@ -177,7 +182,7 @@ class _Run:
             dataset, fp32, int8, self.request.data.all_pairs, self.store, self.progress
         )
 
-    def _result(self, latency: Latency, evaluation: Evaluation | None) -> Result:
+    def _result(self, latency: Latency | None, evaluation: Evaluation | None) -> Result:
         limit = self.request.max_latency_ms
         budget = self.target.budget.latency_ms if limit is None else limit
         return Result(
@@ -197,18 +202,26 @@ class _Run:
             backend=self.built.result,
             evaluation=evaluation,
             latency=latency,
-            size=Size(
-                model=sum((self.built.folder / f).stat().st_size for f in self._shipped()),
-                fp32_model=self.exported.result.bytes,
-            ),
+            size=self._size(),
             gates=gates.judge(evaluation, latency, self.request.max_drop, budget),
             environment=environment.describe(),
             inputs=self._inputs(),
             notes=(*self.material.notes(), *self.backend.notes(self.overflow_fix)),
         )
 
-    def _shipped(self) -> tuple[str, ...]:
-        return tuple(f for f in self.built.result.files if "int8" in f)
+    def _size(self) -> Size:
+        built, fp32 = self.built, self.exported.result.bytes
+        firmware = built.result.firmware
+        if firmware is None:
+            files = self.backend.shipped(built.folder, built.result).values()
+            return Size(model=sum(path.stat().st_size for path in files), fp32_model=fp32)
+        return Size(
+            model=firmware.archive_bytes,
+            fp32_model=fp32,
+            text=max(variant.text for variant in firmware.variants),
+            rodata=max(variant.rodata for variant in firmware.variants),
+            workspace=firmware.plan.peak,
+        )
 
     def _inputs(self) -> tuple[InputFile, ...]:
         material = self.material
@@ -233,9 +246,7 @@ class _Run:
 
         with self.progress.task("writing the report and the bundle", 1) as task:
             files: dict[str, Path | bytes] = {
-                f"model/{name}": self.built.folder / name for name in self._shipped()
-            }
-            files |= {
+                **self.backend.shipped(self.built.folder, self.built.result),
                 "onnx/model_fp32.onnx": self.fp32_onnx,
                 "onnx/model_int8_qdq.onnx": self.qdq_onnx,
                 "recipe.json": self.recipe.to_json().encode(),

@@ -106,6 +106,9 @@ class QuantizeResult(Frozen):
     bytes: int
     recipe: str
     overflow_fix: Literal["disable", "first_layer_only", "enable"]
+    grid: Literal["exact", "free"] = Field(
+        description="exact: float32 sums of the file never round, so every executor agrees"
+    )
     method: Literal["ptq", "qat"]
     candidates: tuple[QuantizeCandidate, ...]
     held_out_images: int
@@ -127,6 +130,90 @@ class Precision(Frozen):
     other_layers: dict[str, int] = Field(description="layers that are no convolution, by type")
 
 
+class CodeSize(Frozen):
+    """One variant of a library."""
+
+    variant: str
+    cpu: str = Field(description="core that it was scheduled for")
+    text: int = Field(description="bytes of machine code")
+    rodata: int = Field(description="bytes of constants: weights and tables")
+    stack: int = Field(description="worst-case bytes of stack of one call")
+
+
+class PlanRow(Frozen):
+    """One block of the workspace."""
+
+    tensors: tuple[str, ...] = Field(description="several where a result takes another's place")
+    offset: int
+    bytes: int
+    first: str = Field(description="layer that writes it first")
+    last: str = Field(description="layer that reads it last")
+
+
+class MemoryPlan(Frozen):
+    """Where activations lie during a call."""
+
+    peak: int = Field(description="bytes of the workspace")
+    lower_bound: int = Field(description="bytes of the largest set of buffers in use at once")
+    rows: tuple[PlanRow, ...]
+
+
+class KernelCensus(Frozen):
+    """Arithmetic instructions in a kernel's machine code, by what they do."""
+
+    kernel: str
+    variant: str
+    kind: str = Field(description="dense-int8, depthwise-int8 or float")
+    layers: int = Field(description="how many layers call it")
+    dot: int = Field(description="sdot: 16 int8 products each")
+    widening: int = Field(description="smull, smlal")
+    pairwise: int = Field(description="sadalp")
+    multiply: int = Field(description="mla, mul on integer vectors")
+    float_multiply_add: int = Field(description="fmla, fmadd; 0 in an int8 kernel")
+    float_multiply: int = Field(description="fmul: the requantization")
+    instructions: int
+
+
+class CpuProof(Frozen):
+    """A CPU on which every bit of every golden vector was right."""
+
+    cpu: str
+    emulated: bool
+    variants: tuple[str, ...]
+    vectors: int
+
+
+class OracleAgreement(Frozen):
+    """The integer network against ONNX Runtime's run of the QDQ file, value by value."""
+
+    images: int
+    values: int = Field(description="int8 values of all tensors and images")
+    differing: int = Field(description="of these, how many differ, each run from the image on")
+    differing_by_layer: int = Field(
+        description="how many differ when every layer is given ONNX Runtime's own inputs"
+    )
+    largest: int = Field(description="largest difference by layer")
+    min_cosine: float
+
+
+class Firmware(Frozen):
+    """A library for firmware, and the proof of what it computes."""
+
+    triple: str
+    archive_bytes: int
+    shared_library: str = Field(description="what linked lib/libmfn.so; empty: there is none")
+    variants: tuple[CodeSize, ...]
+    plan: MemoryPlan
+    census: tuple[KernelCensus, ...]
+    agreement: OracleAgreement
+    proofs: tuple[CpuProof, ...]
+    unproven: str = Field(default="", description="what could not be run here, and why")
+    openvino_cosine: float = Field(
+        description="mean cosine of the embeddings to OpenVINO's run of the same QDQ file here"
+    )
+    openvino_min_cosine: float
+
+
 class BackendResult(Frozen):
     """Compiled artifact of a backend."""
 
@@ -138,6 +225,7 @@ class BackendResult(Frozen):
     )
     judge_min_cosine: float
     judge_images: int
+    firmware: Firmware | None = None
 
 
 class Latency(Frozen):

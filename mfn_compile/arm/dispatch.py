@@ -58,18 +58,19 @@ plain:
 
 def _has_dotprod() -> str:
     length = len(PATH) + 1
-    call = "call i64 asm sideeffect"
+    opened = _system_call(OPENAT, f"i64 {AT_FDCWD}", "ptr @mfn_auxv", f"i64 {O_CLOEXEC}", "i64 0")
+    read = _system_call(READ, "i64 %fd", "ptr %entries", f"i64 {AUXV_BYTES}")
     return f"""
 @mfn_auxv = internal unnamed_addr constant [{length} x i8] c"{PATH}\\00", align 1
 define i32 @mfn_has_dotprod() {_GROUP} {{
 entry:
   %entries = alloca [{AUXV_BYTES} x i8], align 16
-  %fd = {call} "svc #0", "={{x0}},{{x8}},{{x0}},{{x1}},{{x2}},{{x3}},~{{memory}}"(i64 {OPENAT}, i64 {AT_FDCWD}, ptr @mfn_auxv, i64 {O_CLOEXEC}, i64 0)
+  %fd = {opened}
   %closed = icmp slt i64 %fd, 0
   br i1 %closed, label %no, label %read
 read:
-  %bytes = {call} "svc #0", "={{x0}},{{x8}},{{x0}},{{x1}},{{x2}},~{{memory}}"(i64 {READ}, i64 %fd, ptr %entries, i64 {AUXV_BYTES})
-  %shut = {call} "svc #0", "={{x0}},{{x8}},{{x0}},~{{memory}}"(i64 {CLOSE}, i64 %fd)
+  %bytes = {read}
+  %shut = {_system_call(CLOSE, "i64 %fd")}
   br label %loop
 loop:
   %at = phi i64 [ 0, %read ], [ %next, %step ]
@@ -93,3 +94,11 @@ yes:
 no:
   ret i32 0
 }}"""
+
+
+def _system_call(number: int, *arguments: str) -> str:
+    """Linux's convention: the number in x8, arguments in x0 and up, the result in x0."""
+    inputs = ",".join(f"{{x{i}}}" for i in range(len(arguments)))
+    constraints = f"={{x0}},{{x8}},{inputs},~{{memory}}"
+    values = ", ".join([f"i64 {number}", *arguments])
+    return f'call i64 asm sideeffect "svc #0", "{constraints}"({values})'

@@ -39,11 +39,15 @@ class HostNetwork:
     Args:
         graph: what is computed.
         keep: every tensor of a run can be read with `tensors` (no two share memory).
+        machine: what code is generated for; this CPU must run it.
     """
 
-    def __init__(self, graph: IntegerGraph, *, keep: bool = False) -> None:
+    def __init__(
+        self, graph: IntegerGraph, *, keep: bool = False, machine: Machine | None = None
+    ) -> None:
         self._graph = graph
-        self._compiled: Compiled = compile_network(graph, host_machine(), overlap=not keep)
+        machine = machine or host_machine()
+        self._compiled: Compiled = compile_network(graph, machine, overlap=not keep)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "host.ll")
             path.write_text(with_batch(self._compiled), encoding="utf-8")

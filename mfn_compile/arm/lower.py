@@ -79,4 +79,7 @@ def tidy(llvm: str) -> str:
     llvm = re.sub(r"^\s+#dbg_.*\n", "", llvm, flags=re.M)
     llvm = re.sub(r",? !dbg !\d+", "", llvm)
     llvm = re.sub(r"^!llvm\.dbg\.cu = .*\n", "", llvm, flags=re.M)
-    return re.sub(r"^define dllexport ", "define internal ", llvm, flags=re.M)
+    llvm = re.sub(r"^define dllexport ", "define internal ", llvm, flags=re.M)
+    # TVM names the types of its alias analysis by addresses of this process.
+    names: dict[str, str] = {}
+    return re.sub(r'!"0x[0-9a-f]+', lambda m: names.setdefault(m[0], f'!"buffer{len(names)}'), llvm)

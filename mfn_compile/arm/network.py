@@ -55,7 +55,8 @@ def network_ir(program: Program, plan: Plan, kernels: str, suffix: str) -> str:
         f"@mfn_constants = internal unnamed_addr constant [{len(layout.content)} x i8] "
         f'c"{_escaped(layout.content)}", align {ALIGNMENT}',
         "" if f"@{_MEMCPY}(" in kernels else f"declare void @{_MEMCPY}(ptr, ptr, i64, i1)",
-        f"define internal void @mfn_run(ptr %input, ptr %embedding, ptr %workspace) {_ATTRIBUTES} {{",
+        "define internal void @mfn_run(ptr %input, ptr %embedding, ptr %workspace) "
+        f"{_ATTRIBUTES} {{",
         body,
         f"  %result = getelementptr i8, ptr %workspace, i64 {result}",
         f"  call void @{_MEMCPY}(ptr align 4 %embedding, ptr align 64 %result, "

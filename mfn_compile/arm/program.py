@@ -23,6 +23,7 @@ from mfn_compile.arm.graph import (
     Input,
     IntegerGraph,
     Lookup,
+    Node,
     Normalize,
     Quantize,
     Tensor,
@@ -152,6 +153,8 @@ class _Builder:
         self._last_use = {name: i for i, node in enumerate(graph.nodes) for name in inputs_of(node)}
 
     def program(self) -> Program:
+        for node in self._graph.nodes:
+            _check_reader(node, self._image_tensor())
         steps = tuple(self._step(node) for node in self._graph.nodes)
         sizes = {
             name: tensor.height * tensor.width * self._stored(name) * (_width(tensor))
@@ -286,7 +289,8 @@ class _Builder:
         channels = self._stored(node.output)
         width = residual_width(node.residual, channels)
         scales, floats = residual_constants(node.residual, width)
-        kernel = Addition(self._rows(node.output), channels, width)
+        bent = node.residual.output.negative is not None
+        kernel = Addition(self._rows(node.output), channels, width, bent)
         constants = (self._constant(scales), self._constant(floats))
         call = self._call(kernel, Place(node.a), Place(node.b), *constants, Place(node.output))
         return self._elementwise(node, "other", call)
@@ -354,14 +358,22 @@ class _Builder:
         return self._constant(np.pad(table, ((0, 0), (0, missing)), constant_values=fill))
 
     def _elementwise(self, node: Any, kind: str, call: Call) -> Step:
-        first = self._image_tensor()
-        if first in inputs_of(node) and not isinstance(node, FloatConv):
-            raise BadInputError(
-                "The first layer is not a convolution",
-                where=node.name,
-                hint="Quantize a MobileFaceNet, or compile for an intel target",
-            )
         return Step(node.name, kind, (call,), inputs_of(node), node.output)
+
+
+def _check_reader(node: Node, image: str) -> None:
+    """Only dense convolutions read the first tensor, whose 3 channels are not padded."""
+    if image not in inputs_of(node) or (
+        isinstance(node, Conv | FloatConv)
+        and not node.depthwise
+        and not (isinstance(node, Conv) and node.residual_input == image)
+    ):
+        return
+    raise BadInputError(
+        "The first layer is not a dense convolution",
+        where=node.name,
+        hint="Quantize a MobileFaceNet, or compile for an intel target",
+    )
 
 
 def _gemm_builder(kernel: gemm.Gemm, tile: gemm.Tile) -> Callable[[], Any]:

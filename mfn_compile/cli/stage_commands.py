@@ -1,4 +1,4 @@
-"""Commands that run one stage: export, quantize, evaluate, report."""
+"""Commands that run one stage: export, quantize, evaluate, verify, report."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class EngineName(StrEnum):
     """Who runs the networks of an evaluation."""
 
+    SHIPPED = "shipped"
     OPENVINO = "openvino"
     ONNXRUNTIME = "onnxruntime"
 
@@ -29,7 +30,7 @@ BundleArgument = Annotated[Path, typer.Argument(help="Folder that a run or `quan
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the application."""
-    for command in (export, quantize, evaluate, report):
+    for command in (export, quantize, evaluate, verify, report):
         app.command()(command)
 
 
@@ -123,10 +124,11 @@ def evaluate(
     engine: Annotated[
         EngineName,
         typer.Option(
-            help="openvino runs what is shipped; onnxruntime runs the QDQ file without "
-            "graph optimizations, as the outside judge."
+            help="shipped runs what the bundle's target runs: OpenVINO, or the library's own "
+            "integers; onnxruntime runs the QDQ file without graph optimizations, as the outside "
+            "judge."
         ),
-    ] = EngineName.OPENVINO,
+    ] = EngineName.SHIPPED,
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
     as_json: options.Json = False,
@@ -146,6 +148,25 @@ def evaluate(
         with redirect_stdout(sys.stderr), open_store(cache_dir, no_cache, progress) as store:
             found = evaluate_bundle(bundle, data, engine.value, store, progress)
         _print(found, evaluation_lines(found), as_json)
+
+
+def verify(
+    bundle: BundleArgument,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Check a bundle's files, and run its library's own proof on real or emulated CPUs.
+
+    The proof program and the library are the bundle's own code: verify bundles that you trust.
+    """
+    with ErrorBoundary(debug=debug):
+        from mfn_compile.cli.console import make_progress  # noqa: PLC0415
+        from mfn_compile.verifying import verify as check  # noqa: PLC0415
+
+        with redirect_stdout(sys.stderr):
+            found = check(bundle, make_progress(quiet=quiet))
+        _print(found, found.lines(), as_json)
 
 
 def report(

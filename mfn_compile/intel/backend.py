@@ -16,7 +16,7 @@ from mfn_compile.intel.latency import measure
 from mfn_compile.intel.runtime import compile_latency, limit_isa
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress
-from mfn_compile.results import BackendResult, Latency
+from mfn_compile.results import BackendResult, CheckpointInfo, Latency
 from mfn_compile.target import Target, has_vnni
 from mfn_compile.vectors import cosines
 
@@ -35,6 +35,7 @@ class OpenVinoBackend:
 
     code: tuple[str, ...] = ("intel", "onnx_session", "vectors")
     tools: tuple[str, ...] = ("openvino",)
+    measures_latency = True
 
     def __init__(self, target: Target, threads: int) -> None:
         self._device, self._isa, self._threads = target.runtime.device, target.runtime.isa, threads
@@ -55,7 +56,7 @@ class OpenVinoBackend:
         fp32: Path,
         folder: Path,
         *,
-        preprocessing: Preprocessing,
+        checkpoint: CheckpointInfo,
         judged: NDArray[np.uint8],
         blob: bool,
         progress: Progress,
@@ -80,7 +81,7 @@ class OpenVinoBackend:
                 (folder / BLOB).write_bytes(compiled.export_model().getvalue())
                 files.append(folder / BLOB)
             task.advance()
-            cosine = self._judge(qdq, folder, preprocessing, judged)
+            cosine = self._judge(qdq, folder, checkpoint.preprocessing, judged)
             task.advance()
         return BackendResult(
             files=tuple(path.name for path in files),
@@ -95,6 +96,10 @@ class OpenVinoBackend:
     ) -> NDArray[np.float64]:
         judge = OnnxRuntimeEmbedder(qdq, preprocessing, optimize=False, threads=environment.cores())
         return cosines(self.embedder(folder, preprocessing).embed(crops), judge.embed(crops))
+
+    def shipped(self, folder: Path, result: BackendResult) -> dict[str, Path]:
+        """The INT8 model's files of the bundle, by their path in it."""
+        return {f"model/{name}": folder / name for name in result.files if "int8" in name}
 
     def embedder(self, folder: Path, preprocessing: Preprocessing) -> OpenVinoEmbedder:
         """Runs the INT8 artifact of a finished build."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mfn_compile.report import figures, tables
+from mfn_compile.report import figures, firmware, tables
 from mfn_compile.report import format as fmt
 from mfn_compile.report.verdict import is_demo, tiles, verdict
 from mfn_compile.results import Result
@@ -30,6 +30,7 @@ def render_html(result: Result) -> str:
         tiles=tiles(result),
         demo=is_demo(result),
         tables=tables,
+        firmware=firmware,
         fmt=fmt,
         layers=tables.layers(layers),
         lowest=tables.lowest(layers),

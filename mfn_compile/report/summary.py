@@ -10,8 +10,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from mfn_compile.report import firmware, tables
 from mfn_compile.report import format as fmt
-from mfn_compile.report import tables
 from mfn_compile.report.verdict import DEMO, is_demo, verdict
 from mfn_compile.results import Evaluation, Result
 
@@ -98,6 +98,8 @@ def _rest(result: Result) -> list[tables.Fact]:
         )
     if result.backend is not None:
         rows += tables.precision(result.backend)[:2]
+        if result.backend.firmware is not None:
+            rows += firmware.short(result.backend.firmware)
     if result.latency is not None:
         rows += _latency(result)
     rows += tables.size(result.size)

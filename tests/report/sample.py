@@ -131,6 +131,7 @@ def _quantization() -> QuantizeResult:
         bytes=1_214_733,
         recipe="default",
         overflow_fix="first_layer_only",
+        grid="free",
         method="qat",
         candidates=(
             QuantizeCandidate(method="ptq", held_out_cosine=0.997104, held_out_min_cosine=0.988412),

@@ -16,6 +16,7 @@ from mfn_compile.arm.firmware.facts import Variant
 from mfn_compile.arm.firmware.linker import INSTALL, Compiler, find_compiler, native_aarch64
 from mfn_compile.arm.firmware.process import Finished, run_tool
 from mfn_compile.errors import DeviceError, InternalCheckError
+from mfn_compile.evaluate.decode import map_cores
 from mfn_compile.frozen import Frozen
 from mfn_compile.progress import Progress
 from mfn_compile.results import CpuProof
@@ -70,11 +71,11 @@ def prove(bundle: Path, progress: Progress, *, threads: int = 2) -> tuple[ProofR
     with tempfile.TemporaryDirectory(prefix="mfn-proof-") as folder:
         program = _build(bundle, compiler, Path(folder))
         runs = _runs(bundle, program, emulator)
-        with progress.task("Running the library's own proof", total=len(runs)) as task:
+        with progress.task("running the library's own proof", total=len(runs)) as task:
             rows = []
-            for run in runs:
-                rows.append(_prove(bundle, run, threads, Path(folder)))
-                task.advance(note=run.cpu)
+            for row in map_cores(lambda run: _prove(bundle, run, threads, Path(folder)), runs):
+                rows.append(row)
+                task.advance(note=row.cpu)
     return tuple(rows)
 
 

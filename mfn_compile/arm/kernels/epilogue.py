@@ -25,6 +25,7 @@ class Epilogue:
         limits: 1 where bounds and zero point are the same for all channels, else `channels`.
         to_float: the result is float32.
         residual: 0 without a fused addition, else its parameters a channel: 1 or `channels`.
+        residual_prelu: negative sums of the addition have a multiplier of their own.
     """
 
     channels: int
@@ -32,6 +33,7 @@ class Epilogue:
     limits: int
     to_float: bool
     residual: int = 0
+    residual_prelu: bool = False
 
     @property
     def tag(self) -> str:
@@ -40,6 +42,7 @@ class Epilogue:
         parts += ["prelu"] if self.prelu else []
         parts += ["perchannel"] if self.limits > 1 else []
         parts += ["add" if self.residual == 1 else "addc"] if self.residual else []
+        parts += ["prelu"] if self.residual_prelu else []
         return "_".join(parts)
 
     def operands(self) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -51,7 +54,7 @@ class Epilogue:
         }
         if self.residual:
             found["add_scales"] = ((3, self.residual), "int32")
-            found["add_floats"] = ((4, self.residual), "float32")
+            found["add_floats"] = ((4 + self.residual_prelu, self.residual), "float32")
         return found
 
 
@@ -67,6 +70,7 @@ def shape_of(node: Conv, channels: int) -> Epilogue:
         limits=_width(_limit_rows(stage), channels),
         to_float=isinstance(stage, ToFloat),
         residual=residual,
+        residual_prelu=node.residual is not None and node.residual.output.negative is not None,
     )
 
 
@@ -86,7 +90,10 @@ def constants_of(node: Conv, shape: Epilogue) -> dict[str, Array]:
 
 
 def residual_constants(residual: Residual, width: int) -> tuple[Array, Array]:
-    """int32 [3, width]: scale a, scale b, offset; float32 [4, width]: multiplier and limits."""
+    """int32 [3, width]: scale a, scale b, offset; float32 [4 or 5, width]: multiplier, limits.
+
+    The fifth row is the multiplier of negative sums, where there is one.
+    """
     rows = _residual_rows(residual)
     scales = _table([row.astype(np.int32) for row in rows[:3]], width)
     return scales, _table(rows[3:], width)
@@ -113,6 +120,7 @@ def _residual_rows(residual: Residual) -> list[Array]:
         residual.offset,
         out.multiplier,
         *_limit_rows(out),
+        *([] if out.negative is None else [out.negative]),
     ]
 
 
@@ -151,7 +159,10 @@ def finish(shape: Epilogue, operands: dict[str, Any], acc: Expr, channel: Expr, 
 def added(scales: Any, floats: Any, at: Expr, a: Expr, b: Expr) -> Expr:
     """The residual sum of two values as int8; `a` int32 or int8, `b` int8."""
     total = a.astype("int32") * scales[0, at] + b.astype("int32") * scales[1, at] + scales[2, at]
-    scaled = total.astype("float32") * floats[0, at]
+    factor = floats[0, at]
+    if int(floats.shape[0]) > 4:
+        factor = tirx.Select(total < 0, floats[4, at], factor)
+    scaled = total.astype("float32") * factor
     return quantized(scaled, floats[1, at], floats[2, at], floats[3, at]).astype("int8")
 
 

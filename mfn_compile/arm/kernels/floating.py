@@ -50,10 +50,7 @@ class FloatConvolution:
 
     def pack(self, weight: NDArray[np.float32]) -> NDArray[np.float32]:
         """Dense [O, KH, KW, I] or depthwise [KH, KW, C] to [KH, KW, depth, outputs], padded."""
-        if self.depthwise:
-            packed = weight[:, :, None, :]
-        else:
-            packed = weight.transpose(1, 2, 3, 0)
+        packed = weight[:, :, None, :] if self.depthwise else weight.transpose(1, 2, 3, 0)
         missing = (self.depth - packed.shape[2], self.outputs - packed.shape[3])
         return np.pad(packed, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1])))
 

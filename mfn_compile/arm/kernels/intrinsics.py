@@ -59,17 +59,21 @@ def _description(shape: _Shape) -> tirx.PrimFunc:
     """The tile in scalar loops; a single row has no loop, as the scheduler drops it."""
     rows = shape.a[0]
     extents = [*([] if rows == 1 else [rows]), *shape.spatial]
-    with IRBuilder() as builder, _operands(shape) as (A, W, C):
-        with T.grid(*extents, *shape.reduce) as loops, T.sblock("update"):
-            kinds = [T.axis.spatial] * len(extents) + [T.axis.reduce] * len(shape.reduce)
-            axes = [
-                axis(extent, loop)
-                for axis, extent, loop in zip(kinds, [*extents, *shape.reduce], loops, strict=True)
-            ]
-            c, a, w = shape.places(*([0] if rows == 1 else []), *axes)
-            T.reads(C[c], A[a], W[w])
-            T.writes(C[c])
-            T.buffer_store(C, C[c] + A[a].astype("int32") * W[w].astype("int32"), list(c))
+    kinds = [T.axis.spatial] * len(extents) + [T.axis.reduce] * len(shape.reduce)
+    with (
+        IRBuilder() as builder,
+        _operands(shape) as (A, W, C),
+        T.grid(*extents, *shape.reduce) as loops,
+        T.sblock("update"),
+    ):
+        axes = [
+            axis(extent, loop)
+            for axis, extent, loop in zip(kinds, [*extents, *shape.reduce], loops, strict=True)
+        ]
+        c, a, w = shape.places(*([0] if rows == 1 else []), *axes)
+        T.reads(C[c], A[a], W[w])
+        T.writes(C[c])
+        T.buffer_store(C, C[c] + A[a].astype("int32") * W[w].astype("int32"), list(c))
     return builder.get()
 
 
@@ -165,7 +169,7 @@ def neon_reduce() -> str:
     """Name of the intrinsic that sums 4 partial sums of 4 channels with three `addp`."""
     name = "mfn.neon_reduce_4x4"
 
-    @T.prim_func(s_tir=True)
+    @T.prim_func(s_tir=True)  # type: ignore[untyped-decorator]
     def description(a: T.handle, c: T.handle) -> None:
         A = T.match_buffer(a, (4, 4), "int32", offset_factor=1)
         C = T.match_buffer(c, (4,), "int32", offset_factor=1)

@@ -134,16 +134,18 @@ class Patches:
 
 @dataclass(frozen=True)
 class Addition:
-    """A residual addition by itself; `width` as in `Epilogue.residual`."""
+    """A residual addition by itself; see `residual` and `residual_prelu` of `Epilogue`."""
 
     rows: int
     channels: int
     width: int
+    prelu: bool = False
 
     @property
     def name(self) -> str:
         """Symbol of the kernel."""
-        return f"add_{self.rows}x{self.channels}_{'add' if self.width == 1 else 'addc'}"
+        kind = ("add" if self.width == 1 else "addc") + ("_prelu" if self.prelu else "")
+        return f"add_{self.rows}x{self.channels}_{kind}"
 
     def build(self) -> tirx.PrimFunc:
         """Operands: a, b, scales, floats, out."""
@@ -152,7 +154,7 @@ class Addition:
             "a": tensor,
             "b": tensor,
             "scales": ((3, self.width), "int32"),
-            "floats": ((4, self.width), "float32"),
+            "floats": ((4 + self.prelu, self.width), "float32"),
             "out": tensor,
         }
         builder = IRBuilder()
@@ -261,4 +263,3 @@ def each(rows: int, channels: int) -> Iterator[tuple[Any, Any]]:
         T.vectorized(0, LANES) as lane,
     ):
         yield row, block * LANES + lane
-

@@ -1,0 +1,122 @@
+"""The library of a target: every variant's code in one object, its sizes, stack and census."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from mfn_compile.arm.codegen import Compiled, Machine, compile_network, library_ir, object_code
+from mfn_compile.arm.firmware.census import Kind, check_integer
+from mfn_compile.arm.firmware.elf import check_object, section_sizes
+from mfn_compile.arm.firmware.stack import StackRow, stack_rows
+from mfn_compile.arm.graph import IntegerGraph
+from mfn_compile.arm.plan import Plan
+from mfn_compile.arm.program import Program
+from mfn_compile.results import CodeSize, KernelCensus, MemoryPlan, PlanRow
+from mfn_compile.target import Code
+
+MEMBER = "mfn.o"
+_KINDS: dict[str, Kind] = {"dense": "dense-int8", "depthwise": "depthwise-int8", "float": "float"}
+
+
+@dataclass(frozen=True, eq=False)
+class Library:
+    """Machine code with everything that is known about it."""
+
+    content: bytes
+    variants: tuple[CodeSize, ...]
+    plan: MemoryPlan
+    census: tuple[KernelCensus, ...]
+    stack: tuple[StackRow, ...]
+
+    @property
+    def workspace(self) -> int:
+        """Bytes of scratch memory that a call needs."""
+        return self.plan.peak
+
+
+def build_library(graph: IntegerGraph, code: Code) -> Library:
+    """Compile every variant of `code` and look at the machine code that came out.
+
+    Raises:
+        BadInputError: a layer has a shape that no kernel takes.
+        InternalCheckError: the object needs a symbol from outside, has a writable global, or an
+            int8 kernel does not multiply in integers.
+    """
+    compiled = [
+        compile_network(
+            graph,
+            Machine(variant.name, code.triple, variant.cpu, variant.features),
+            suffix=f"_{variant.name}",
+        )
+        for variant in code.variants
+    ]
+    content = object_code(library_ir(compiled))
+    check_object(MEMBER, content)
+    stack = stack_rows({MEMBER: content})
+    census = [row for each in compiled for row in _census(content, each)]
+    largest = max(compiled, key=lambda c: c.plan.peak)
+    sizes = tuple(_size(content, variant.name, variant.cpu, stack) for variant in code.variants)
+    return Library(content, sizes, _describe(largest.plan, largest.program), tuple(census), stack)
+
+
+def _census(content: bytes, compiled: Compiled) -> list[KernelCensus]:
+    """Checked rows of one variant's kernels."""
+    variant = compiled.machine.isa
+    assert variant in ("neon", "dotprod")
+    program = compiled.program
+    prefix = f"mfn_{variant}_"
+    kinds = {
+        prefix + kernel: _KINDS[kind] for kernel, kind in program.kinds().items() if kind in _KINDS
+    }
+    kinds = {name: kind for name, kind in kinds.items() if not name.startswith(f"{prefix}patches_")}
+    layers = {prefix + call.kernel: step.layer for step in program.steps for call in step.calls}
+    uses = Counter(prefix + call.kernel for step in program.steps for call in step.calls)
+    rows = check_integer(MEMBER, content, variant, kinds, layers, scope=prefix)
+    found = []
+    for row in rows:
+        inner, outer = row.inner.model_dump(), row.outer.model_dump()
+        counts = {key: inner[key] + outer[key] for key in inner}
+        found.append(
+            KernelCensus(
+                kernel=row.function.removeprefix(prefix),
+                variant=variant,
+                kind=row.kind or "",
+                layers=uses[row.function],
+                **{key: counts[key] for key in KernelCensus.model_fields if key in counts},
+            )
+        )
+    return found
+
+
+def _size(content: bytes, variant: str, cpu: str, stack: tuple[StackRow, ...]) -> CodeSize:
+    sections = section_sizes(MEMBER, content)
+    return CodeSize(
+        variant=variant,
+        cpu=cpu,
+        text=sections[f".text.mfn_{variant}"],
+        rodata=sections[f".rodata.mfn_{variant}"],
+        stack=max(row.bytes for row in stack if row.function.endswith(f"_{variant}")),
+    )
+
+
+def _describe(plan: Plan, program: Program) -> MemoryPlan:
+    steps = [step.layer for step in program.steps]
+
+    def layer(index: int) -> str:
+        return steps[index] if index < len(steps) else "the caller"
+
+    return MemoryPlan(
+        peak=plan.peak,
+        lower_bound=plan.lower_bound,
+        rows=tuple(
+            PlanRow(
+                tensors=block.names,
+                offset=block.offset,
+                bytes=block.bytes,
+                first=layer(block.first),
+                last=layer(block.last),
+            )
+            for block in plan.allocations
+        ),
+    )
