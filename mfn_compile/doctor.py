@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mfn_compile import environment
+from mfn_compile.arm.firmware.linker import INSTALL, find_compiler, native_aarch64
+from mfn_compile.arm.firmware.proof import find_emulator
 from mfn_compile.errors import DeviceError
 from mfn_compile.frozen import Frozen
 from mfn_compile.resources import data_dir, demo_checkpoint
@@ -36,12 +38,21 @@ PACKAGES = (
     ("onnxsim", True, "simplifies the exported graph"),
     ("onnxruntime", True, "the outside judge of every quantized network"),
     ("openvino", True, "the intel targets"),
+    ("apache-tvm", True, "the arm64 targets"),
 )
 
 
 def examine() -> tuple[Check, ...]:
     """Look at everything; imports nothing heavy, starts nothing."""
-    others: tuple[Callable[[], Check], ...] = (_python, _cpu, _data, _demo, _cache)
+    others: tuple[Callable[[], Check], ...] = (
+        _python,
+        _cpu,
+        _data,
+        _demo,
+        _cache,
+        _cross_compiler,
+        _emulator,
+    )
     return (*(_package(*row) for row in PACKAGES), *(look() for look in others))
 
 
@@ -93,6 +104,34 @@ def _cpu() -> Check:
         if vnni
         else "absent: target intel uses half-range weights, INT8 is about 1.4 times as "
         "fast as fp32",
+    )
+
+
+def _cross_compiler() -> Check:
+    found = find_compiler()
+    return Check(
+        name="AArch64 compiler",
+        ok=found is not None,
+        required=False,
+        found="absent" if found is None else " ".join(found.command),
+        meaning="arm64 targets: links lib/libmfn.so, builds the library's own proof"
+        if found
+        else "absent: arm64 bundles have no lib/libmfn.so, and verify cannot run",
+        remedy=f"{INSTALL}, or: python -m pip install 'mfn-compile[zig]'",
+    )
+
+
+def _emulator() -> Check:
+    found, native = find_emulator(), native_aarch64()
+    return Check(
+        name="AArch64 emulator",
+        ok=native or found is not None,
+        required=False,
+        found="not needed here" if native else found or "absent",
+        meaning="arm64 targets: runs the library's own proof"
+        if native or found
+        else "absent: what the library computes on ARM stays unproven, and verify cannot run",
+        remedy=INSTALL,
     )
 
 

@@ -12,7 +12,7 @@ from mfn_compile.recipe import Recipe
 from mfn_compile.results import ExportResult, QuantizeResult
 from mfn_compile.stages import QUANTIZE, Checkpoint
 from mfn_compile.store import Store, Stored
-from mfn_compile.target import OverflowFix
+from mfn_compile.target import GridChoice, OverflowFix
 
 if TYPE_CHECKING:
     from mfn_compile.quantize.calibration import CalibrationData
@@ -25,6 +25,7 @@ def quantize(
     recipe: Recipe,
     *,
     overflow_fix: OverflowFix,
+    grid: GridChoice,
     qat: bool,
     store: Store,
     progress: Progress,
@@ -46,6 +47,7 @@ def quantize(
         "fp32": exported.result.sha256,
         "recipe": recipe.model_dump(mode="json", exclude=None if qat else {"qat"}),
         "overflow_fix": overflow_fix,
+        "grid": grid,
         "calibration": material.calibration.digest(),
         "held_out": material.held_out.digest(),
         "fine_tuning": material.fine_tuning.digest() if qat else None,
@@ -66,6 +68,7 @@ def quantize(
             fp32_onnx=exported.folder / exported.result.file,
             recipe=recipe,
             overflow_fix=overflow_fix,
+            grid=grid,
             preprocessing=checkpoint.info.preprocessing,
             calibration=calibration,
             held_out=held_out,

@@ -77,7 +77,7 @@ class Quantized(Frozen):
         )
         shared = found.calibration.shared_identities
         rows = [
-            ("recipe", f"{found.recipe}, overflow fix {found.overflow_fix}"),
+            ("recipe", f"{found.recipe}, overflow fix {found.overflow_fix}, {found.grid} grid"),
             ("calibrated on", f"{found.calibration.images} images of {found.calibration.source}"
                               + (f", {shared} of people in the pairs" if shared else "")),
             ("chosen", found.method),
@@ -130,6 +130,7 @@ def run_quantize(request: CompileRequest, progress: Progress) -> Quantized:
             material,
             recipe,
             overflow_fix=target.overflow_fix(environment.cpu_flags()),
+            grid=target.quantization.grid,
             qat=request.qat,
             store=store,
             progress=progress,

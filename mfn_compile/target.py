@@ -13,6 +13,7 @@ from mfn_compile.resources import data_dir
 from mfn_compile.tomlfile import find_named, load_model
 
 OverflowFix = Literal["disable", "first_layer_only", "enable"]
+GridChoice = Literal["exact", "free"]
 
 
 class Quantization(Frozen):
@@ -21,6 +22,11 @@ class Quantization(Frozen):
     overflow_fix: Literal["auto", "disable", "first_layer_only", "enable"] = Field(
         description="half-range weights where u8 x s8 pairs saturate in 16 bits; "
         "auto: enable on a CPU without VNNI, else disable"
+    )
+    grid: GridChoice = Field(
+        default="free",
+        description="exact: scales of few bits and biases that are multiples of them, so that "
+        "every executor of the QDQ file computes the same integers; free: any float32 scales",
     )
 
 
@@ -39,9 +45,7 @@ class Runtime(Frozen):
 
 AARCH64 = ("aarch64", "arm64")
 # Cores of the Armv8.0-A and Armv8.1-A architectures, which have no dot product instructions.
-NO_DOTPROD = frozenset(
-    f"cortex-{core}" for core in ("a34", "a35", "a53", "a57", "a72", "a73")
-)
+NO_DOTPROD = frozenset(f"cortex-{core}" for core in ("a34", "a35", "a53", "a57", "a72", "a73"))
 
 
 class Variant(Frozen):

@@ -48,6 +48,12 @@ def test_a_target_of_ones_own(tmp_path: Path) -> None:
     assert Target.model_validate_json(target.to_json()) == target
 
 
+def test_arm_demands_the_exact_grid_and_intel_does_not() -> None:
+    assert load_target("arm64").quantization.grid == "exact"
+    for name in ("intel", "intel-vnni", "intel-avx2"):
+        assert load_target(name).quantization.grid == "free"
+
+
 def broken(tmp_path: Path, text: str) -> str:
     path = tmp_path / "bad.toml"
     path.write_text(text)
@@ -74,6 +80,7 @@ def test_a_misspelt_table_is_answered_with_the_nearest(tmp_path: Path) -> None:
         ("threads = 1", "threads = 0", "runtime.threads"),
         ("threads = 1", "threads = 'one'", "runtime.threads"),
         ('"auto"', '"always"', "quantization.overflow_fix"),
+        ('"auto"', '"auto"\ngrid = "fine"', "quantization.grid"),
         ("latency_ms = 18.0", "latency_ms = -1", "budget.latency_ms"),
         ("latency_ms = 18.0", "latency_ms = inf", "budget.latency_ms"),
         ('name = "intel"', "name = [", "not valid TOML"),

@@ -77,14 +77,36 @@ def to_qdq(network: nn.Module, image: Floats) -> onnx.ModelProto:
         image: a preprocessed image float32 [1, 3, H, W].
     """
     example = torch.from_numpy(image)
-    buffer: Any = io.BytesIO()  # torch takes a stream here, which its stubs do not say
     with quiet_nncf() as nncf, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         stripped = nncf.strip(
             copy.deepcopy(network), strip_format=nncf.StripFormat.NATIVE, example_input=example
         )
+    model = _export(stripped, example)
+    _store_weights_as_integers(model)
+    return model
+
+
+def float_network(network: nn.Module, folded: MobileFaceNet, image: Floats) -> onnx.ModelProto:
+    """The network without its quantizers: the float weights that the integers round.
+
+    Args:
+        network: what `fake_quantized` returned, trained or not.
+        folded: the network that it was made of.
+        image: a preprocessed image float32 [1, 3, H, W].
+    """
+    plain = copy.deepcopy(folded)
+    kept = plain.state_dict().keys()
+    plain.load_state_dict({k: v for k, v in network.state_dict().items() if k in kept})
+    return _export(plain, torch.from_numpy(image))
+
+
+def _export(module: nn.Module, example: Tensor) -> onnx.ModelProto:
+    buffer: Any = io.BytesIO()  # torch takes a stream here, which its stubs do not say
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         torch.onnx.export(
-            stripped,
+            module,
             (example,),
             buffer,
             dynamo=False,
@@ -95,7 +117,6 @@ def to_qdq(network: nn.Module, image: Floats) -> onnx.ModelProto:
     model: onnx.ModelProto
     model, same = onnxsim.simplify(onnx.load_model_from_string(buffer.getvalue()))
     assert same
-    _store_weights_as_integers(model)
     return model
 
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -21,7 +22,13 @@ from mfn_compile.model.network import MobileFaceNet
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress, Task
 from mfn_compile.quantize.held_out import HeldOut
-from mfn_compile.quantize.nncf_network import embed, fake_quantized, is_range, to_qdq
+from mfn_compile.quantize.nncf_network import (
+    embed,
+    fake_quantized,
+    float_network,
+    is_range,
+    to_qdq,
+)
 from mfn_compile.quantize.onnxruntime_session import Floats, Judge
 from mfn_compile.quantize.qat_state import TrainingState, load_state, save_state
 from mfn_compile.recipe import Qat, Recipe
@@ -56,9 +63,15 @@ class FineTuning:
     state_file: Path
 
 
-def fine_tune(
-    job: FineTuning, held_out: HeldOut, progress: Progress
-) -> tuple[onnx.ModelProto, QatInfo]:
+class FineTuned(NamedTuple):
+    """The fine-tuned QDQ network, the float network whose weights it rounds, how it went."""
+
+    qdq: onnx.ModelProto
+    latent: onnx.ModelProto
+    info: QatInfo
+
+
+def fine_tune(job: FineTuning, held_out: HeldOut, progress: Progress) -> FineTuned:
     """The fine-tuned QDQ network with the best held-out cosine seen, and how it went.
 
     A training that was killed goes on from its state file and ends with the same network.
@@ -81,6 +94,7 @@ def fine_tune(
         assert state.best is not None
         network.load_state_dict(state.best)
         tuned = to_qdq(network, job.images[:1])
+        latent = float_network(network, job.module, job.images[:1])
     info = QatInfo(
         steps=settings.steps,
         batch_size=settings.batch_size,
@@ -88,7 +102,7 @@ def fine_tune(
         images=len(job.crops),
         history=tuple(state.history),
     )
-    return tuned, info
+    return FineTuned(tuned, latent, info)
 
 
 class _Targets:

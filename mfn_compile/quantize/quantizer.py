@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import onnx
@@ -22,27 +22,38 @@ from mfn_compile.quantize.calibration import (
     check_disjoint,
     describe,
 )
+from mfn_compile.quantize.exact import to_exact_grid
+from mfn_compile.quantize.gauge import gauged
 from mfn_compile.quantize.held_out import Agreement, HeldOut
 from mfn_compile.quantize.onnxruntime_session import Floats
-from mfn_compile.quantize.ptq import post_training_quantize, prepare
-from mfn_compile.quantize.qat import FineTuning, fine_tune
+from mfn_compile.quantize.ptq import post_training_quantize, prepare, spread
+from mfn_compile.quantize.qat import FineTuned, FineTuning, fine_tune
 from mfn_compile.quantize.qdq import check_sound, load_model, summarize
 from mfn_compile.quantize.sensitivity import layer_errors
 from mfn_compile.recipe import Recipe
 from mfn_compile.results import QuantizeCandidate, QuantizeResult
-from mfn_compile.target import OverflowFix
+from mfn_compile.target import GridChoice, OverflowFix
 
 FILE_NAME = "model_int8_qdq.onnx"
 PTQ_NAME = "ptq.onnx"
 STATE_NAME = "qat_state.pt"
 SENSITIVITY_CROPS = 8
+GRID_IMAGES = 64  # calibration images over which the exact grid keeps the mean of every channel
 Crops = NDArray[np.uint8]
+
+
+class _Networks(NamedTuple):
+    """A QDQ network, and the float network that its tensors stand for."""
+
+    qdq: onnx.ModelProto
+    reference: onnx.ModelProto
 
 
 @dataclass(frozen=True, eq=False)
 class _Candidate:
     method: Literal["ptq", "qat"]
     model: onnx.ModelProto
+    reference: onnx.ModelProto  # float network that the model's tensors stand for
     agreement: Agreement
 
     def summary(self) -> QuantizeCandidate:
@@ -62,6 +73,7 @@ class QuantizeJob:
         recipe: how to quantize.
         overflow_fix: what the device demands: half-range weights nowhere, in the first layer, or
             everywhere.
+        grid: what the device demands: scales on which float32 sums never round, or any.
         preprocessing: input contract of the network.
         calibration: crops that set the ranges.
         held_out: uint8 RGB [n, 112, 112, 3] that judge the candidates.
@@ -72,6 +84,7 @@ class QuantizeJob:
     fp32_onnx: Path
     recipe: Recipe
     overflow_fix: OverflowFix
+    grid: GridChoice
     preprocessing: Preprocessing
     calibration: CalibrationData
     held_out: Crops
@@ -98,20 +111,22 @@ def quantize(job: QuantizeJob, out_dir: Path, progress: Progress) -> QuantizeRes
     images = job.preprocessing.apply(job.calibration.crops)
     prepared = prepare(fp32, images, job.recipe)
     started = _post_training(job, prepared, images, out_dir / PTQ_NAME, progress)
+    networks = _on_grid(job, started, prepared, images, progress)
     with progress.task("judging on held-out crops", 1) as task:
         judge = HeldOut(job.fp32_onnx, job.held_out, job.preprocessing)
-        candidates = [_candidate("ptq", started, judge)]
+        candidates = [_candidate("ptq", networks, judge)]
         task.advance()
     info = None
     if job.qat_crops is not None:
-        tuned, info = fine_tune(_training(job, images, out_dir), judge, progress)
-        candidates.append(_candidate("qat", tuned, judge))
+        tuned = fine_tune(_training(job, images, out_dir), judge, progress)
+        networks = _tuned_on_grid(job, tuned, fp32, images, progress)
+        candidates.append(_candidate("qat", networks, judge))
+        info = tuned.info
     best = max(candidates, key=lambda candidate: candidate.agreement.mean)
     content = best.model.SerializeToString(deterministic=True)
     write_whole(out_dir / FILE_NAME, content)
     with progress.task("measuring every layer", 1) as task:
-        reference = prepared if best.method == "ptq" else fp32
-        layers = layer_errors(reference, best.model, judge.images[:SENSITIVITY_CROPS])
+        layers = layer_errors(best.reference, best.model, judge.images[:SENSITIVITY_CROPS])
         task.advance()
     summary = summarize(best.model)
     return QuantizeResult(
@@ -120,6 +135,7 @@ def quantize(job: QuantizeJob, out_dir: Path, progress: Progress) -> QuantizeRes
         bytes=len(content),
         recipe=job.recipe.name,
         overflow_fix=job.overflow_fix,
+        grid=job.grid,
         method=best.method,
         candidates=tuple(candidate.summary() for candidate in candidates),
         held_out_images=len(job.held_out),
@@ -160,6 +176,38 @@ def _post_training(
     return found
 
 
+def _on_grid(
+    job: QuantizeJob,
+    qdq: onnx.ModelProto,
+    prepared: onnx.ModelProto,
+    images: Floats,
+    progress: Progress,
+) -> _Networks:
+    """The post-training network on the job's grid."""
+    if job.grid == "free":
+        return _Networks(qdq, prepared)
+    corrected = job.recipe.ptq.bias_correction != "none"
+    with progress.task("quantizing: exact grid", 1) as task:
+        found = to_exact_grid(
+            qdq, prepared, spread(images, GRID_IMAGES), means="fp32" if corrected else "qdq"
+        )
+        task.advance()
+    return _Networks(found.qdq, found.fp32)
+
+
+def _tuned_on_grid(
+    job: QuantizeJob, tuned: FineTuned, fp32: onnx.ModelProto, images: Floats, progress: Progress
+) -> _Networks:
+    """The fine-tuned network on the job's grid; its weights round those that were trained."""
+    if job.grid == "free":
+        return _Networks(tuned.qdq, fp32)
+    with progress.task("fine-tuning: exact grid", 1) as task:
+        some = spread(images, GRID_IMAGES)
+        found = to_exact_grid(tuned.qdq, tuned.latent, some, means="qdq")
+        task.advance()
+    return _Networks(found.qdq, gauged(tuned.qdq, fp32)[1])
+
+
 def _training(job: QuantizeJob, images: Floats, out_dir: Path) -> FineTuning:
     assert job.module is not None
     assert job.qat_crops is not None
@@ -175,6 +223,7 @@ def _training(job: QuantizeJob, images: Floats, out_dir: Path) -> FineTuning:
     )
 
 
-def _candidate(method: Literal["ptq", "qat"], model: onnx.ModelProto, judge: HeldOut) -> _Candidate:
-    check_sound(summarize(model))
-    return _Candidate(method, model, judge.judge(model.SerializeToString()))
+def _candidate(method: Literal["ptq", "qat"], networks: _Networks, judge: HeldOut) -> _Candidate:
+    check_sound(summarize(networks.qdq))
+    agreement = judge.judge(networks.qdq.SerializeToString())
+    return _Candidate(method, networks.qdq, networks.reference, agreement)

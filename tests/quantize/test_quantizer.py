@@ -20,6 +20,7 @@ from mfn_compile.quantize.quantizer import QuantizeJob, quantize
 from mfn_compile.recipe import CalibrationPlan, Ptq, Qat, Recipe
 from mfn_compile.results import QuantizeResult
 from tests.quantize.conftest import Exported
+from tests.quantize.reference import differences
 
 QUIET = SilentProgress()
 SHORT = Qat(steps=6, batch_size=4, warmup=1, eval_every=2, checkpoint_every=2, threads=1)
@@ -34,7 +35,7 @@ def recipe(qat: Qat = SHORT, **ptq: object) -> Recipe:
 
 def job(exported: Exported, **ptq: object) -> QuantizeJob:
     return QuantizeJob(
-        fp32_onnx=exported.path, recipe=recipe(**ptq), overflow_fix="disable",
+        fp32_onnx=exported.path, recipe=recipe(**ptq), overflow_fix="disable", grid="free",
         preprocessing=exported.preprocessing,
         calibration=CalibrationData(exported.crops[:24], "tests"),
         held_out=exported.crops[24:40],
@@ -133,6 +134,29 @@ def test_overflow_fix_halves_the_weights(exported: Exported, tmp_path: Path) -> 
     assert largest("enable") <= 64
 
 
+def test_the_exact_grid_is_what_the_target_demands(exported: Exported, tmp_path: Path) -> None:
+    free, ordinary = run(job(exported), tmp_path / "free")
+    task = replace(job(exported), grid="exact")
+    found, model = run(task, tmp_path / "exact")
+    again, _ = run(task, tmp_path / "again")
+    assert (free.grid, found.grid) == ("free", "exact")
+    assert again == found
+    images = exported.images(8)
+    assert differences(model, images) == 0
+    assert differences(ordinary, images) > 0
+    assert found.candidates[0].held_out_cosine > free.candidates[0].held_out_cosine - 0.005
+    for before, after in zip(free.layers, found.layers, strict=True):
+        assert after.sqnr_db > before.sqnr_db - 3  # the float reference has the gauge too
+
+
+def test_uncorrected_biases_stay_uncorrected(exported: Exported, tmp_path: Path) -> None:
+    task = job(exported, bias_correction="none")
+    free, _ = run(task, tmp_path / "free")
+    found, _ = run(replace(task, grid="exact"), tmp_path / "exact")
+    gain = found.candidates[0].held_out_cosine - free.candidates[0].held_out_cosine
+    assert abs(gain) < 0.005
+
+
 def test_equalization_keeps_the_float_function(exported: Exported) -> None:
     images = exported.images(16)
     equalized, spaces = equalize(exported.model, images, 1.0)
@@ -191,6 +215,20 @@ def test_fine_tuning_helps_and_is_reported(exported: Exported, tmp_path: Path) -
     assert found.qat is not None
     assert [step.step for step in found.qat.history][-1] == 40
     assert found.quantized_convolutions == 17
+
+
+def test_fine_tuning_goes_on_the_exact_grid(exported: Exported, tmp_path: Path) -> None:
+    settings = SHORT.model_copy(update={"steps": 40, "batch_size": 12, "learning_rate": 3e-3})
+    free, _ = run(tuning(exported, settings), tmp_path / "free")
+    task = replace(tuning(exported, settings), grid="exact")
+    found, model = run(task, tmp_path / "exact")
+    assert found.grid == "exact"
+    assert differences(model, exported.images(8)) == 0
+    for before, after in zip(free.candidates, found.candidates, strict=True):
+        assert after.held_out_cosine > before.held_out_cosine - 0.005
+    ruinous = settings.model_copy(update={"learning_rate": 1.0, "steps": 3})
+    worse, _ = run(replace(tuning(exported, ruinous), grid="exact"), tmp_path / "ruinous")
+    assert worse.method == "ptq"
 
 
 def test_the_better_candidate_wins(exported: Exported, tmp_path: Path) -> None:
