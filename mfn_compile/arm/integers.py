@@ -12,6 +12,7 @@ from mfn_compile.arm.graph import Float32, Int8, Int32, Requantize, Residual, To
 from mfn_compile.arm.steps import quantize
 from mfn_compile.arm.values import Activation, Float64, Int64
 from mfn_compile.errors import BadInputError
+from mfn_compile.rounding import keeps_ties
 
 LIMIT = 2**31
 BIAS_BITS = 30
@@ -163,16 +164,6 @@ def residual(
         offset.astype(np.int32),
         requantize(unit, activation, scale, zero, where),
     )
-
-
-def keeps_ties(ratio: Float64) -> NDArray[np.bool_]:
-    """Whether the multiplier float32(ratio) brings exact halves to exact halves.
-
-    An accumulator that is worth exactly k + 1/2 stays there in float32 where the multiplier is off
-    by less than 2**-25 of itself, for |k| < 256 and accumulators below 2**24. Where it does not,
-    the value may be rounded to the other side than ONNX Runtime rounds it.
-    """
-    return np.abs(ratio.astype(np.float32) - ratio) < np.abs(ratio) * 2.0**-25
 
 
 def _faithful(ratio: Float64, reach: Float64) -> Float64:

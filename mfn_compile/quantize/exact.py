@@ -11,7 +11,7 @@ What is chosen here, layer by layer:
     activation scale   mantissa of 4 bits; a power of two behind a PReLU, without loss (`gauge`)
     weight scale       mantissa of up to 5 bits, a channel; fewer where a sum could reach 2^24
     bias               a multiple of s_a s_w, which is what an integer accumulator starts with
-    PReLU slope        mantissa of 16 bits
+    PReLU slope        mantissa of 15 bits
 
 The bias of each layer is set anew, with everything before it already on the grid, so that every
 channel keeps its mean: errors of the layers before do not add up.
@@ -33,7 +33,8 @@ from mfn_compile.quantize.qdq import DEQUANTIZE, QUANTIZE
 from mfn_compile.quantize.sweep import Sweep, Taps, channel_means, taps
 
 ACTIVATION_BITS = 4
-SLOPE_BITS = 16
+SLOPE_BITS = 15  # with both scales' mantissas, 4 and 5 bits, no more than float32's 24
+ACTIVATIONS = ("PRelu", "Relu", "LeakyRelu", "Clip")
 Doubles = NDArray[np.float64]
 
 
@@ -129,7 +130,21 @@ def _problem(graph: Graph, conv: Any, target: Doubles, seen: Taps, mean: Doubles
         high=column(high) if high.ndim else high,
         taps=Taps(np.expand_dims(seen.mean, axis), np.expand_dims(seen.variance, axis)),
         wanted=mean,
+        output=np.broadcast_to(_scale_behind(graph, conv), scale.shape),
     )
+
+
+def _scale_behind(graph: Graph, conv: Any) -> Doubles:
+    """Scale of the quantizer that the output reaches through an activation; 1 without any."""
+    name = conv.output[0]
+    while len(graph.consumers[name]) == 1:
+        node = graph.consumers[name][0]
+        if node.op_type == QUANTIZE:
+            return graph.array(node.input[1]).astype(np.float64)
+        if node.op_type not in ACTIVATIONS:
+            break
+        name = node.output[0]
+    return np.ones(())
 
 
 def _store(graph: Graph, conv: Any, problem: Problem) -> None:

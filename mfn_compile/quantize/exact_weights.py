@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mfn_compile.errors import InternalCheckError
 from mfn_compile.quantize.sweep import Taps
+from mfn_compile.rounding import keeps_ties
 
 WEIGHT_BITS = 5
 LARGEST_SUM = 2.0**24  # integers up to here are exact in float32
@@ -59,6 +60,7 @@ class Problem:
             the integers of the weights.
         taps: what meets the weights, [O or 1, I, kh, kw].
         wanted: mean output of each channel, [O].
+        output: scale of the quantizer behind it, [O]; 1 where there is none.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Problem:
     high: Doubles
     taps: Taps
     wanted: Doubles
+    output: Doubles
 
     def rounded(self, scale: Doubles) -> Weights:
         """The float weights on the grid of `scale`, with the file's largest level as limit.
@@ -96,7 +99,9 @@ class Problem:
         return np.asarray(np.rint(self.bias(weights) / unit), np.float64)
 
     def is_exact(self, weights: Weights) -> NDArray[np.bool_]:
-        """Whether no image at all can bring a sum of an output channel above 2^24 of its grid.
+        """Whether no sum of an output channel can round, and ties are rounded as by a division.
+
+        No image at all may bring a sum above 2^24 of its grid.
 
         The positive products and a positive bias add up to the largest partial sum of any order,
         the negative ones to the lowest.
@@ -106,7 +111,9 @@ class Problem:
         above = np.maximum(*ends).clip(min=0).sum(axis=(1, 2, 3)) + np.maximum(bias, 0)
         below = np.minimum(*ends).clip(max=0).sum(axis=(1, 2, 3)) + np.minimum(bias, 0)
         longest = odd_part(self.step) * odd_part(weights.scale)
-        return np.asarray(np.maximum(above, -below) * longest <= LARGEST_SUM, np.bool_)
+        short = np.maximum(above, -below) * longest <= LARGEST_SUM
+        # An integer kernel multiplies by the ratio that a QDQ file divides by.
+        return np.asarray(short & keeps_ties(self.step * weights.scale / self.output), np.bool_)
 
 
 def best_weights(problem: Problem) -> Weights:
