@@ -6,7 +6,6 @@ All intermediate arithmetic is float64; what goes into the graph is rounded once
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mfn_compile.arm.graph import Float32, Int8, Int32, Requantize, Residual, ToFloat
 from mfn_compile.arm.steps import quantize
