@@ -13,8 +13,9 @@ from mfn_compile.bundle.manifest import BundleInfo
 from mfn_compile.bundle.writer import write_bundle
 from mfn_compile.evaluating import stored_evaluation
 from mfn_compile.material import Material, gather
+from mfn_compile.model.files import checked_sha256
 from mfn_compile.progress import Progress, SilentProgress
-from mfn_compile.quantizing import quantize
+from mfn_compile.quantizing import adopt, quantize
 from mfn_compile.recipe import Recipe, load_recipe
 from mfn_compile.report.document import to_json
 from mfn_compile.request import CompileRequest
@@ -100,6 +101,17 @@ class _Run:
 
     @cached_property
     def quantized(self) -> Stored[QuantizeResult]:
+        if self.request.qdq is not None:
+            return adopt(
+                self.request.qdq,
+                self.checkpoint,
+                self.exported,
+                self.material,
+                self.recipe,
+                overflow_fix=self.overflow_fix,
+                store=self.store,
+                progress=self.progress,
+            )
         return quantize(
             self.checkpoint,
             self.exported,
@@ -232,6 +244,8 @@ class _Run:
             ("calibration images", material.source, material.calibration.digest()),
             ("held-out images", material.source, material.held_out.digest()),
         ]
+        if self.request.qdq is not None:
+            rows.append(("QDQ network", self.request.qdq.name, checked_sha256(self.request.qdq)))
         if material.dataset is not None:
             rows.append(
                 ("evaluation images", material.dataset.name, material.dataset.images.digest)

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from mfn_compile.errors import UsageError
 from mfn_compile.material import Material
+from mfn_compile.model.files import checked_sha256
 from mfn_compile.progress import Progress
 from mfn_compile.recipe import Recipe
 from mfn_compile.results import ExportResult, QuantizeResult
-from mfn_compile.stages import QUANTIZE, Checkpoint
+from mfn_compile.stages import ADOPT, QUANTIZE, Checkpoint
 from mfn_compile.store import Store, Stored
 from mfn_compile.target import GridChoice, OverflowFix
 
@@ -78,6 +79,53 @@ def quantize(
         return run(job, folder, progress)
 
     return store.run(QUANTIZE, inputs, build)
+
+
+def adopt(
+    source: Path,
+    checkpoint: Checkpoint,
+    exported: Stored[ExportResult],
+    material: Material,
+    recipe: Recipe,
+    *,
+    overflow_fix: OverflowFix,
+    store: Store,
+    progress: Progress,
+) -> Stored[QuantizeResult]:
+    """A user's QDQ file in place of our own, judged as ours would be.
+
+    Raises:
+        BadInputError: the file cannot be used, or is another network's.
+    """
+    inputs = {
+        "qdq": checked_sha256(source),
+        "fp32": exported.result.sha256,
+        "recipe": recipe.model_dump(mode="json"),
+        "overflow_fix": overflow_fix,
+        "calibration": material.calibration.digest(),
+        "held_out": material.held_out.digest(),
+        "evaluation": None if material.dataset is None else material.dataset.images.digest,
+        "preprocessing": checkpoint.info.preprocessing.model_dump(mode="json"),
+    }
+
+    def build(folder: Path) -> QuantizeResult:
+        from mfn_compile.quantize.adopt import adopt as run  # noqa: PLC0415 - imports onnx
+
+        with progress.task("judging the QDQ file", 1) as task:
+            found = run(
+                source,
+                exported.folder / exported.result.file,
+                held_out=material.held_out.crops(),
+                calibration=_calibration(material),
+                preprocessing=checkpoint.info.preprocessing,
+                recipe=recipe,
+                overflow_fix=overflow_fix,
+                folder=folder,
+            )
+            task.advance()
+        return found
+
+    return store.run(ADOPT, inputs, build)
 
 
 def _calibration(material: Material) -> CalibrationData:

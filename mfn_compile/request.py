@@ -74,13 +74,17 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class CompileRequest:
-    """A whole run. Budgets None are the defaults (0.2 points; the target's milliseconds)."""
+    """A whole run. Budgets None are the defaults (0.2 points; the target's milliseconds).
+
+    `qdq` is the checkpoint's network as somebody else quantized it; it takes the place of ours.
+    """
 
     target: str
     model: ModelSource = field(default_factory=ModelSource)
     data: DataSource = field(default_factory=DataSource)
     recipe: str = "default"
     qat: bool = False
+    qdq: Path | None = None
     out: Path | None = None
     threads: int | None = None
     dynamic_batch: bool = False
@@ -91,6 +95,12 @@ class CompileRequest:
     no_cache: bool = False
 
     def __post_init__(self) -> None:
+        if self.qdq is not None and self.qat:
+            raise UsageError(
+                "--qat and --qdq exclude each other",
+                why="A network that is quantized already is compiled as it is",
+                hint="Give one of them",
+            )
         if self.max_drop < 0:
             raise UsageError(
                 f"A drop of {self.max_drop} points is no budget", hint="Give 0 or more"

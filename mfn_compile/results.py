@@ -93,7 +93,7 @@ class QatInfo(Frozen):
 class QuantizeCandidate(Frozen):
     """One quantized network, judged by its embedding cosine on held-out crops."""
 
-    method: Literal["ptq", "qat"]
+    method: Literal["ptq", "qat", "given"]
     held_out_cosine: float
     held_out_min_cosine: float
 
@@ -109,7 +109,7 @@ class QuantizeResult(Frozen):
     grid: Literal["exact", "free"] = Field(
         description="exact: float32 sums of the file never round, so every executor agrees"
     )
-    method: Literal["ptq", "qat"]
+    method: Literal["ptq", "qat", "given"]
     candidates: tuple[QuantizeCandidate, ...]
     held_out_images: int
     calibration: CalibrationInfo

@@ -42,6 +42,7 @@ QUANTIZE = Stage(
     ("quantize", "model", "export", "onnx_session", "vectors"),
     ("nncf", "torch", "torchao", "onnx", "onnxruntime"),
 )
+ADOPT = Stage("adopt", QuantizeResult, QUANTIZE.code, ("onnx", "onnxruntime"))
 EVALUATE = Stage("evaluate", Evaluation, ("evaluate",), ("numpy", "scipy"))
 
 

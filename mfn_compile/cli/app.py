@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -71,6 +72,13 @@ def compile_command(
     all_pairs: options.AllPairs = True,
     recipe: options.RecipeName = "default",
     qat: options.Qat = False,
+    qdq: Annotated[
+        Path | None,
+        typer.Option(
+            help="Compile this QDQ ONNX file, quantized from the checkpoint by another tool.",
+            show_default=False,
+        ),
+    ] = None,
     threads: options.Threads = None,
     blob: Annotated[
         bool, typer.Option("--blob", help="Also store the model compiled for this very CPU.")
@@ -111,6 +119,7 @@ def compile_command(
             data=DataSource(lfw, benchmark, images, pairs, calibration, all_pairs),
             recipe=recipe,
             qat=qat,
+            qdq=qdq,
             out=out,
             threads=threads,
             dynamic_batch=dynamic_batch,

@@ -78,11 +78,15 @@ def summarize(source: Path | bytes | onnx.ModelProto) -> QdqSummary:
     """Read layers and quantizers of a QDQ file."""
     model = source if isinstance(source, onnx.ModelProto) else load_model(source)
     graph = Graph(model)
-    layers = tuple(
+    return QdqSummary(layers_of(graph), tuple(_quantizers(graph)))
+
+
+def layers_of(graph: Graph) -> tuple[Layer, ...]:
+    """Layers of a QDQ or float network, in execution order."""
+    return tuple(
         Layer(node.name, node.op_type, node.output[0], _is_quantized(graph, node))
         for node in graph.layers()
     )
-    return QdqSummary(layers, tuple(_quantizers(graph)))
 
 
 def check_sound(summary: QdqSummary) -> None:

@@ -9,8 +9,9 @@ import onnx
 
 from mfn_compile.errors import InternalCheckError
 from mfn_compile.quantize.equalize import with_outputs
+from mfn_compile.quantize.graph import Graph
 from mfn_compile.quantize.onnxruntime_session import Floats, Judge
-from mfn_compile.quantize.qdq import Layer, summarize
+from mfn_compile.quantize.qdq import Layer, layers_of
 from mfn_compile.results import LayerError
 
 MAX_DB = 200.0  # what a layer without any error is said to have
@@ -55,7 +56,7 @@ def layer_errors(
     Raises:
         InternalCheckError: the two files have different layers.
     """
-    reference, quantized = summarize(fp32).layers, summarize(qdq).layers
+    reference, quantized = layers_of(Graph(fp32)), layers_of(Graph(qdq))
     if [layer.op for layer in reference] != [layer.op for layer in quantized]:
         raise InternalCheckError(
             f"The quantized network has {len(quantized)} layers, the float one {len(reference)}"

@@ -19,6 +19,7 @@ from mfn_compile.results import (
 
 SIGNIFICANT = 0.05
 LONG = 54  # characters of a label and its value that still fit beside each other
+GRIDS = {"free": "any", "exact": "short: every executor computes the same bits"}
 LOWEST = 10  # layers shown without unfolding the whole table
 HIGHLIGHTED = 5  # bars marked in the figure
 
@@ -165,8 +166,9 @@ def quantization(found: QuantizeResult) -> list[Fact]:
     shared = calibration.shared_identities
     rows = [
         Fact("Recipe", found.recipe),
-        Fact("Method chosen", f"{found.method.upper()} (best on {_held_out(found)})"),
+        Fact("Method chosen", _method(found)),
         Fact("Overflow fix", found.overflow_fix.replace("_", " ")),
+        Fact("Scales", GRIDS[found.grid]),
         Fact("Convolutions quantized", fmt.count(found.quantized_convolutions)),
         Fact("Convolutions left in float", _names(found.float_convolutions)),
         Fact("Per-channel activation scales", fmt.count(found.per_channel_activations)),
@@ -185,6 +187,12 @@ def quantization(found: QuantizeResult) -> list[Fact]:
             )
         )
     return rows
+
+
+def _method(found: QuantizeResult) -> str:
+    if found.method == "given":
+        return "a QDQ file of the user's"
+    return f"{found.method.upper()} (best on {_held_out(found)})"
 
 
 def _held_out(found: QuantizeResult) -> str:

@@ -225,14 +225,20 @@ def float_network(seed: int = 0, *, batch_norm: bool = False, gemm: bool = False
 
 
 def runtime_quantized(
-    folder: Path, network: onnx.ModelProto, *, per_channel: bool, unsigned: bool
+    folder: Path,
+    network: onnx.ModelProto,
+    *,
+    per_channel: bool,
+    unsigned: bool,
+    batches: Array | None = None,
 ) -> onnx.ModelProto:
-    """The network as ONNX Runtime's static quantizer writes it."""
+    """The network as ONNX Runtime's static quantizer writes it; `batches` [N, 1, 3, H, W]."""
     from onnxruntime import quantization
 
     class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches = iter(normalized(images(16, 9))[:, None])
+            given = normalized(images(16, 9))[:, None] if batches is None else batches
+            self.batches = iter(given)
 
         def get_next(self) -> dict[str, Array] | None:
             batch = next(self.batches, None)

@@ -255,4 +255,3 @@ def test_a_target_that_promises_too_much(
 
 def test_more_threads_than_one_are_refused() -> None:
     refused(2, "one thread", "--target", "arm64", "--threads", 2)
-
