@@ -11,13 +11,14 @@ from mfn_compile.arm import oracle
 from mfn_compile.arm.agreement import compare
 from mfn_compile.arm.embedder import IntegerEmbedder
 from mfn_compile.arm.firmware.archive import make_archive
-from mfn_compile.arm.firmware.facts import FirmwareFacts, SizeRow
+from mfn_compile.arm.firmware.facts import FirmwareFacts
 from mfn_compile.arm.firmware.golden import GoldenVector, golden_files
 from mfn_compile.arm.firmware.linker import find_compiler, link_shared, native_aarch64
 from mfn_compile.arm.firmware.proof import ProofRow, prove, require_prover
 from mfn_compile.arm.firmware.render import render
 from mfn_compile.arm.graph import Input, IntegerGraph, Normalize
 from mfn_compile.arm.library import MEMBER, Library, build_library
+from mfn_compile.arm.program import has_quantized_input
 from mfn_compile.errors import DeviceError, InternalCheckError
 from mfn_compile.model.preprocessing import CROP_SIZE, Preprocessing
 from mfn_compile.progress import Progress
@@ -118,8 +119,11 @@ def golden_vectors(
         )
     first = graph.nodes[0]
     assert isinstance(first, Input)
+    takes = has_quantized_input(graph)
     return tuple(
-        GoldenVector(name, image, oracle.normalize_input(first, image), embedding)
+        GoldenVector(
+            name, image, oracle.normalize_input(first, image) if takes else None, embedding
+        )
         for name, image, embedding in zip(named, images, embeddings, strict=True)
     )
 
@@ -172,11 +176,10 @@ def _facts(
         mean=shape.mean,
         std=shape.std,
         normalized=isinstance(graph.nodes[-1], Normalize),
+        quantized_input=has_quantized_input(graph),
         variants=tuple(v.name for v in target.code.variants) if target.code else (),
         shared=shared,
-        sizes=tuple(
-            SizeRow(name=v.variant, text=v.text, rodata=v.rodata) for v in library.variants
-        ),
+        sizes=library.parts,
         stack=library.stack,
     )
 

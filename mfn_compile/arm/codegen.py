@@ -13,7 +13,7 @@ from mfn_compile.arm.dispatch import dispatch_ir
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.lower import make_target, to_llvm, write_object
 from mfn_compile.arm.module import Part, merge
-from mfn_compile.arm.network import batch_ir, network_ir
+from mfn_compile.arm.network import batch_ir, entry_points, network_ir
 from mfn_compile.arm.plan import Plan, make_plan
 from mfn_compile.arm.program import Program, make_program
 
@@ -72,14 +72,17 @@ def object_code(llvm: str) -> bytes:
         return path.read_bytes()
 
 
-def library_ir(variants: Sequence[Compiled]) -> str:
-    """One module of several variants of a network, with the entry points that choose one."""
-    parts = [
-        Part(c.machine.isa, c.llvm, (f"mfn_embed{c.suffix}", f"mfn_embed_quantized{c.suffix}"))
-        for c in variants
-    ]
+def library_ir(variants: Sequence[Compiled], features: tuple[str, ...] = ()) -> str:
+    """One module of several variants of a network, with the entry points that choose one.
+
+    Args:
+        features: of the code that chooses; that of the variants has its own.
+    """
+    parts = [Part(c.machine.isa, c.llvm, entry_points(c.program, c.suffix)) for c in variants]
     target = json.dumps({"kind": "llvm", "mtriple": variants[0].machine.triple})
-    return merge(parts, dispatch_ir(tuple(part.variant for part in parts)), target)
+    names = tuple(part.variant for part in parts)
+    choice = dispatch_ir(names, entry_points(variants[0].program, ""), features)
+    return merge(parts, choice, target)
 
 
 def with_batch(compiled: Compiled) -> str:

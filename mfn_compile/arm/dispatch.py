@@ -17,19 +17,23 @@ PATH = "/proc/self/auxv"
 
 _SIGNATURE = "(ptr %image, ptr %embedding, ptr %workspace)"
 _GROUP = "#9"
-_FUNCTIONS = ("mfn_embed", "mfn_embed_quantized")
 
 
-def dispatch_ir(variants: tuple[str, ...]) -> str:
-    """mfn_embed, mfn_embed_quantized and mfn_has_dotprod, for a module that has the variants.
+def dispatch_ir(
+    variants: tuple[str, ...], functions: tuple[str, ...], features: tuple[str, ...] = ()
+) -> str:
+    """mfn_has_dotprod and `functions`, for a module that has the variants.
 
     Args:
         variants: ("neon", "dotprod"), or the only one.
+        functions: "mfn_embed", and "mfn_embed_quantized" where the variants have it.
+        features: LLVM's names of what the code may use, or must not.
     """
     parts = [_has_dotprod()]
-    for function in _FUNCTIONS:
+    for function in functions:
         parts.append(_choice(function) if len(variants) > 1 else _only(function, variants[0]))
-    parts.append(f'attributes {_GROUP} = {{ nounwind "target-cpu"="generic" }}')
+    used = f' "target-features"="{",".join(f"+{f}" for f in features)}"' if features else ""
+    parts.append(f'attributes {_GROUP} = {{ nounwind "target-cpu"="generic"{used} }}')
     return "\n".join(parts) + "\n"
 
 

@@ -16,7 +16,7 @@ from mfn_compile import environment
 from mfn_compile.arm.codegen import Compiled, Machine, compile_network, with_batch
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.plan import ALIGNMENT
-from mfn_compile.arm.program import stored_channels
+from mfn_compile.arm.program import has_quantized_input, stored_channels
 
 
 def host_machine() -> Machine:
@@ -56,10 +56,20 @@ class HostNetwork:
         self._local = threading.local()
 
     def embed(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Embeddings float32 [N, D] of uint8 RGB, or quantized int8, images [N, H, W, 3]."""
+        """Embeddings float32 [N, D] of uint8 RGB, or quantized int8, images [N, H, W, 3].
+
+        Raises:
+            ValueError: images of another size or type, or int8 for a network whose first layer
+                computes in float.
+        """
         shape = (self._graph.height, self._graph.width, 3)
         if images.shape[1:] != shape or images.dtype not in (np.uint8, np.int8):
             raise ValueError(f"images are {images.dtype} {images.shape}, not N x {shape}")
+        if images.dtype == np.int8 and not has_quantized_input(self._graph):
+            raise ValueError(
+                "images are int8, but the network's first layer computes in float: "
+                "it takes uint8 RGB only"
+            )
         pixels = np.ascontiguousarray(images)
         found = np.empty((len(images), self._graph.embedding), np.float32)
         place = self._workspace().ctypes.data

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from mfn_compile.arm.codegen import Compiled, Machine, compile_network, library_ir, object_code
 from mfn_compile.arm.firmware.census import Kind, check_integer
-from mfn_compile.arm.firmware.elf import check_object, section_sizes
+from mfn_compile.arm.firmware.elf import ObjectFacts, check_object, section_sizes
+from mfn_compile.arm.firmware.facts import SizeRow
 from mfn_compile.arm.firmware.stack import StackRow, stack_rows
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.plan import Plan
@@ -16,18 +17,24 @@ from mfn_compile.results import CodeSize, KernelCensus, MemoryPlan, PlanRow
 from mfn_compile.target import Code
 
 MEMBER = "mfn.o"
+# Android and other platforms keep x18 for themselves; code without it runs everywhere.
+RESERVED = ("reserve-x18",)
 _KINDS: dict[str, Kind] = {"dense": "dense-int8", "depthwise": "depthwise-int8", "float": "float"}
 
 
 @dataclass(frozen=True, eq=False)
 class Library:
-    """Machine code with everything that is known about it."""
+    """Machine code with everything that is known about it.
+
+    `parts` are the sizes of the variants, and of what belongs to none of them.
+    """
 
     content: bytes
     variants: tuple[CodeSize, ...]
     plan: MemoryPlan
     census: tuple[KernelCensus, ...]
     stack: tuple[StackRow, ...]
+    parts: tuple[SizeRow, ...]
 
     @property
     def workspace(self) -> int:
@@ -46,18 +53,25 @@ def build_library(graph: IntegerGraph, code: Code) -> Library:
     compiled = [
         compile_network(
             graph,
-            Machine(variant.name, code.triple, variant.cpu, variant.features),
+            Machine(variant.name, code.triple, variant.cpu, (*variant.features, *RESERVED)),
             suffix=f"_{variant.name}",
         )
         for variant in code.variants
     ]
-    content = object_code(library_ir(compiled))
-    check_object(MEMBER, content)
+    content = object_code(library_ir(compiled, RESERVED))
+    checked = check_object(MEMBER, content)
     stack = stack_rows({MEMBER: content})
     census = [row for each in compiled for row in _census(content, each)]
     largest = max(compiled, key=lambda c: c.plan.peak)
     sizes = tuple(_size(content, variant.name, variant.cpu, stack) for variant in code.variants)
-    return Library(content, sizes, _describe(largest.plan, largest.program), tuple(census), stack)
+    return Library(
+        content=content,
+        variants=sizes,
+        plan=_describe(largest.plan, largest.program),
+        census=tuple(census),
+        stack=stack,
+        parts=_parts(checked, sizes),
+    )
 
 
 def _census(content: bytes, compiled: Compiled) -> list[KernelCensus]:
@@ -98,6 +112,17 @@ def _size(content: bytes, variant: str, cpu: str, stack: tuple[StackRow, ...]) -
         rodata=sections[f".rodata.mfn_{variant}"],
         stack=max(row.bytes for row in stack if row.function.endswith(f"_{variant}")),
     )
+
+
+def _parts(whole: ObjectFacts, variants: tuple[CodeSize, ...]) -> tuple[SizeRow, ...]:
+    """The variants; then the choice of one, and vector constants that all kernels share."""
+    rows = [SizeRow(name=v.variant, text=v.text, rodata=v.rodata) for v in variants]
+    rest = SizeRow(
+        name="dispatcher, shared constants",
+        text=whole.text - sum(row.text for row in rows),
+        rodata=whole.rodata - sum(row.rodata for row in rows),
+    )
+    return (*rows, rest)
 
 
 def _describe(plan: Plan, program: Program) -> MemoryPlan:

@@ -9,7 +9,15 @@ import numpy as np
 
 from mfn_compile.arm.graph import Input
 from mfn_compile.arm.plan import ALIGNMENT, Plan
-from mfn_compile.arm.program import IMAGE, Call, Constant, Place, Program, Step
+from mfn_compile.arm.program import (
+    IMAGE,
+    Call,
+    Constant,
+    Place,
+    Program,
+    Step,
+    has_quantized_input,
+)
 
 ERROR_NULL, ERROR_ALIGNMENT = 1, 2  # as in mfn.h
 _ATTRIBUTES = "#1000"
@@ -37,10 +45,16 @@ def lay_out(program: Program) -> Layout:
     return Layout(tuple(offsets), bytes(content))
 
 
+def entry_points(program: Program, suffix: str) -> tuple[str, ...]:
+    """The C functions of a network: of pixels, and of int8 values where its input is int8."""
+    both = (f"mfn_embed{suffix}", f"mfn_embed_quantized{suffix}")
+    return both if has_quantized_input(program.graph) else both[:1]
+
+
 def network_ir(program: Program, plan: Plan, kernels: str, suffix: str) -> str:
     """The whole module: `kernels` (LLVM IR of TVM) and the functions that call them.
 
-    Defines mfn_embed`suffix` and mfn_embed_quantized`suffix`; everything else is internal.
+    Defines the `entry_points`; everything else is internal.
     """
     layout = lay_out(program)
     first, *rest = program.steps
@@ -50,6 +64,10 @@ def network_ir(program: Program, plan: Plan, kernels: str, suffix: str) -> str:
     start = "\n".join(emit.step(first, quantized=False))
     width = program.graph.embedding * 4
     result = plan.offset(program.graph.output)
+    starts = (
+        (start, f"getelementptr i8, ptr %workspace, i64 {image}"),
+        ("", "getelementptr i8, ptr %image, i64 0"),
+    )
     parts = [
         kernels,
         f"@mfn_constants = internal unnamed_addr constant [{len(layout.content)} x i8] "
@@ -63,8 +81,10 @@ def network_ir(program: Program, plan: Plan, kernels: str, suffix: str) -> str:
         f"i64 {width}, i1 false)",
         "  ret void",
         "}",
-        _entry(f"mfn_embed{suffix}", start, f"getelementptr i8, ptr %workspace, i64 {image}"),
-        _entry(f"mfn_embed_quantized{suffix}", "", "getelementptr i8, ptr %image, i64 0"),
+        *(
+            _entry(name, *begin)
+            for name, begin in zip(entry_points(program, suffix), starts, strict=False)
+        ),
         f"attributes {_ATTRIBUTES} = {{ {_attributes(kernels)} }}",
     ]
     return "\n".join(parts) + "\n"
@@ -74,8 +94,9 @@ def batch_ir(program: Program, suffix: str) -> str:
     """A function for TVM's runtime to call in-process: count, images, embeddings, workspace, flag.
 
     Its arguments and result are TVMFFIAny values: 16 bytes, the payload in the upper 8. A flag of
-    1 says that the images are int8 already.
+    1 says that the images are int8 already; a network without a quantized input ignores it.
     """
+    entries = entry_points(program, suffix)
     pixels = program.graph.height * program.graph.width * 3
     loads = "\n".join(
         f"  %p{i} = getelementptr i8, ptr %args, i64 {16 * i + 8}\n  %v{i} = load i64, ptr %p{i}"
@@ -101,10 +122,10 @@ image:
   %out = inttoptr i64 %at_out to ptr
   br i1 %quantized, label %integers, label %pixels
 integers:
-  %a = call i32 @mfn_embed_quantized{suffix}(ptr %in, ptr %out, ptr %workspace)
+  %a = call i32 @{entries[-1]}(ptr %in, ptr %out, ptr %workspace)
   br label %done
 pixels:
-  %b = call i32 @mfn_embed{suffix}(ptr %in, ptr %out, ptr %workspace)
+  %b = call i32 @{entries[0]}(ptr %in, ptr %out, ptr %workspace)
   br label %done
 done:
   %next = add i64 %i, 1

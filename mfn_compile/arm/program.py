@@ -131,6 +131,12 @@ def stored_channels(graph: IntegerGraph, tensor: Tensor) -> int:
     return padded(tensor.channels)
 
 
+def has_quantized_input(graph: IntegerGraph) -> bool:
+    """The network's first tensor is int8; it is not where the first layer computes in float."""
+    first = graph.nodes[0]
+    return isinstance(first, Input) and graph.tensors[first.output].dtype == "int8"
+
+
 def padded(channels: int) -> int:
     """Channels rounded up to full vectors."""
     return -(-channels // LANES) * LANES

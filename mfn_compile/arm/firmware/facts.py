@@ -14,7 +14,7 @@ ALIGNMENT = 64  # of the workspace, bytes
 
 
 class SizeRow(Frozen):
-    """Bytes of one object of the archive."""
+    """Bytes of one part of the library."""
 
     name: str
     text: int = Field(ge=0, description="machine code")
@@ -38,6 +38,9 @@ class FirmwareFacts(Frozen):
     mean: tuple[float, float, float] = Field(description="in the order of `color`")
     std: tuple[float, float, float]
     normalized: bool = Field(description="the embedding has length 1")
+    quantized_input: bool = Field(
+        description="the network's own input is int8, so that mfn_embed_quantized exists"
+    )
     variants: tuple[Variant, ...] = Field(min_length=1)
     shared: bool = Field(description="the bundle has lib/libmfn.so")
     sizes: tuple[SizeRow, ...] = ()

@@ -24,13 +24,14 @@ class GoldenVector:
     Attributes:
         name: what the input is, a few plain words.
         rgb: uint8 [H, W, 3].
-        quantized: int8 [H, W, 3], the same normalized and quantized, in the network's order.
+        quantized: int8 [H, W, 3], the same normalized and quantized, in the network's order; None
+            where the network has no quantized input.
         embedding: float32 [D].
     """
 
     name: str
     rgb: NDArray[np.uint8]
-    quantized: NDArray[np.int8]
+    quantized: NDArray[np.int8] | None
     embedding: NDArray[np.float32]
 
 
@@ -46,7 +47,8 @@ def golden_files(vectors: Sequence[GoldenVector]) -> dict[str, bytes]:
     for index, vector in enumerate(vectors):
         lines.append(f"{index:03d} {vector.name}")
         files[f"{index:03d}.rgb"] = vector.rgb.tobytes()
-        files[f"{index:03d}.i8"] = vector.quantized.tobytes()
+        if vector.quantized is not None:
+            files[f"{index:03d}.i8"] = vector.quantized.tobytes()
         files[f"{index:03d}.f32"] = vector.embedding.astype("<f4").tobytes()
     files["vectors.txt"] = ("\n".join(lines) + "\n").encode()
     sums = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)]
@@ -58,16 +60,18 @@ def _check(vectors: Sequence[GoldenVector]) -> None:
     if not 1 <= len(vectors) <= MOST:
         raise _wrong(FOLDER, f"there must be 1 to {MOST} of them, not {len(vectors)}")
     shape, width = vectors[0].rgb.shape, vectors[0].embedding.shape
+    values = None if vectors[0].quantized is None else ("int8", shape)
+    wanted = [("uint8", shape), values, ("float32", width)]
     if len(shape) != 3 or shape[2] != 3 or len(width) != 1:
         raise _wrong(vectors[0].name, f"the image is {shape} and the embedding {width}")
     for vector in vectors:
         if not NAME.fullmatch(vector.name):
             raise _wrong(repr(vector.name), "a name has plain letters, at most 63")
         found = [
-            (str(array.dtype), array.shape)
+            None if array is None else (str(array.dtype), array.shape)
             for array in (vector.rgb, vector.quantized, vector.embedding)
         ]
-        if found != [("uint8", shape), ("int8", shape), ("float32", width)]:
+        if found != wanted:
             raise _wrong(vector.name, f"its arrays are {found}")
 
 

@@ -144,6 +144,7 @@ def facts(**changes: object) -> FirmwareFacts:
         "mean": (128.0, 128.0, 128.0),
         "std": (1.0, 1.0, 1.0),
         "normalized": False,
+        "quantized_input": True,
         "variants": ("neon", "dotprod"),
         "shared": True,
         **changes,

@@ -52,21 +52,6 @@ def test_a_program_links_without_ranlib(bundle: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
-def test_one_variant_does_not_pull_in_the_dispatcher(bundle: Path, tmp_path: Path) -> None:
-    source = tmp_path / "main.c"
-    source.write_text(
-        "#include <mfn.h>\nint main(void) { return mfn_embed(0, 0, 0) - MFN_ERROR_NULL; }\n"
-    )
-    program = tmp_path / "program"
-    options = ["-DMFN_VARIANT=dotprod", f"-I{bundle / 'include'}", "-static"]
-    stub.succeed(stub.cross(), *options, source, bundle / "lib/libmfn.a", "-o", program)
-    symbols = {line.split()[-1] for line in stub.succeed("nm", program).splitlines()}
-    assert {name for name in symbols if name.startswith("mfn_")} == {
-        "mfn_embed_dotprod",
-        "mfn_embed_quantized_dotprod",
-    }
-
-
 def test_the_same_objects_give_the_same_bytes_as_binutils(tmp_path: Path) -> None:
     objects = stub.objects(tmp_path)
     first = make_archive(objects)

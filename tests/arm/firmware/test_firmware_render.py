@@ -28,6 +28,7 @@ def _header(folder: Path, **changes: object) -> Path:
 
 @pytest.mark.parametrize("variants", VARIANTS)
 @pytest.mark.parametrize("chosen", [None, "neon", "dotprod"])
+@pytest.mark.parametrize("quantized", [True, False])
 @pytest.mark.parametrize(
     ("tool", "language", "standard"),
     [("gcc", "c", "c99"), ("gcc", "c", "c17"), ("g++", "c++", "c++11"), ("g++", "c++", "c++20")],
@@ -36,17 +37,21 @@ def test_the_header_is_plain_c_and_cpp(
     tmp_path: Path,
     variants: tuple[str, ...],
     chosen: str | None,
+    quantized: bool,
     tool: str,
     language: str,
     standard: str,
 ) -> None:
-    include = _header(tmp_path, variants=variants)
+    include = _header(tmp_path, variants=variants, quantized_input=quantized)
     source = tmp_path / "use.txt"
     source.write_text(
         "#include <mfn.h>\n#include <mfn.h>\n"
         "int use(const uint8_t *a, const int8_t *b, float *e, void *w);\n"
         "int use(const uint8_t *a, const int8_t *b, float *e, void *w) {\n"
-        "  return mfn_embed(a, e, w) + mfn_embed_quantized(b, e, w) + MFN_INPUT_HEIGHT +\n"
+        "#ifdef MFN_HAS_QUANTIZED_INPUT\n"
+        "  if (b) return mfn_embed_quantized(b, e, w);\n"
+        "#endif\n"
+        "  return mfn_embed(a, e, w) + (b != 0) + MFN_INPUT_HEIGHT +\n"
         "    MFN_INPUT_WIDTH + MFN_EMBEDDING_DIM + MFN_WORKSPACE_BYTES + MFN_WORKSPACE_ALIGNMENT;\n"
         "}\n"
     )
@@ -62,11 +67,16 @@ def test_the_header_is_plain_c_and_cpp(
 
 @pytest.mark.parametrize("variants", VARIANTS)
 @pytest.mark.parametrize("options", [(), ("-DMFN_NO_THREADS",), ("-DMFN_VARIANT=0",)])
+@pytest.mark.parametrize("quantized", [True, False])
 @pytest.mark.parametrize("program", ["verify.c", "example.c"])
 def test_the_programs_have_no_warning(
-    tmp_path: Path, variants: tuple[str, ...], options: tuple[str, ...], program: str
+    tmp_path: Path,
+    variants: tuple[str, ...],
+    options: tuple[str, ...],
+    program: str,
+    quantized: bool,
 ) -> None:
-    include = _header(tmp_path, variants=variants)
+    include = _header(tmp_path, variants=variants, quantized_input=quantized)
     options = tuple(option.replace("=0", f"={variants[0]}") for option in options)
     more = ("-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wvla", "-O2")
     command = (stub.tool("gcc"), "-std=c99", *STRICT, *more, f"-I{include}", *options)
@@ -81,8 +91,11 @@ def test_names_of_the_users_cannot_break_the_syntax(tmp_path: Path) -> None:
     stub.succeed(stub.tool("gcc"), "-std=c99", *STRICT, f"-I{include}", tmp_path / "use.c")
 
 
-def test_header_and_readme_fit_the_page() -> None:
-    files = render(stub.facts(demo=True, normalized=True))
+@pytest.mark.parametrize("variants", VARIANTS)
+@pytest.mark.parametrize("quantized", [True, False])
+def test_header_and_readme_fit_the_page(variants: tuple[str, ...], quantized: bool) -> None:
+    facts = stub.facts(demo=True, normalized=True, variants=variants, quantized_input=quantized)
+    files = render(facts)
     for name in ("include/mfn.h", "verify.c", "example.c", "README.md"):
         lines = files[name].decode().splitlines()
         assert max(map(len, lines)) <= 100, name
@@ -115,6 +128,14 @@ def test_without_a_shared_library_nothing_speaks_of_it() -> None:
         assert b"libmfn.so" not in content, name
         assert b"ctypes" not in content, name
         assert b"mfn_shared" not in content, name
+
+
+def test_without_a_quantized_input_nothing_speaks_of_it() -> None:
+    files = render(stub.facts(quantized_input=False))
+    for name in ("include/mfn.h", "README.md"):
+        text = files[name].decode()
+        assert not [word for word in ("mfn_embed_quantized", "QUANTIZED", ".i8") if word in text]
+    assert "computes in float, so there is no function" in files["README.md"].decode()
 
 
 def test_rendering_is_the_same_every_time() -> None:

@@ -4,10 +4,11 @@
  *     cc -std=c99 -O2 -pthread -Iinclude verify.c lib/libmfn.a -o verify
  *     ./verify [GOLDEN_FOLDER] [--threads N]
  *
- * Every vector of GOLDEN_FOLDER (default: golden) goes through mfn_embed and mfn_embed_quantized,
- * on the dispatcher and on every variant that this CPU can run. Each call starts with a workspace
- * full of another byte and ends with a look at the bytes behind the workspace and behind the
- * embedding. With --threads N, N threads with workspaces of their own then call it at once.
+ * Every vector of GOLDEN_FOLDER (default: golden) goes through mfn_embed, and mfn_embed_quantized
+ * where there is one, on the dispatcher and on every variant that this CPU can run. Each call
+ * starts with a workspace full of another byte and ends with a look at the bytes behind the
+ * workspace and behind the embedding. With --threads N, N threads with workspaces of their own
+ * then call it at once.
  *
  * Exit code: 0 every float of every embedding has the oracle's bits and every wrong argument is
  * refused; 1 something differs; 2 a file is missing or has the wrong size, or wrong usage, or no
@@ -38,6 +39,15 @@ enum { MAX_VECTORS = 1000, MAX_NAME = 64, MAX_PATH = 4096, MAX_THREADS = 256, GU
 #define PIXELS ((size_t)MFN_INPUT_HEIGHT * MFN_INPUT_WIDTH * 3)
 #define GUARD_BYTE 0xC3
 
+/* Functions of one variant: of pixels, and of int8 values where the network takes them. */
+#ifdef MFN_HAS_QUANTIZED_INPUT
+enum { INPUTS = 2 };
+#define QUANTIZED(function) function
+#else
+enum { INPUTS = 1 };
+#define QUANTIZED(function) NULL
+#endif
+
 typedef int (*embed_rgb)(const uint8_t *rgb, float *embedding, void *workspace);
 typedef int (*embed_int8)(const int8_t *input, float *embedding, void *workspace);
 
@@ -45,7 +55,7 @@ typedef int (*embed_int8)(const int8_t *input, float *embedding, void *workspace
 struct entry {
     const char *name;
     embed_rgb rgb;
-    embed_int8 quantized;
+    embed_int8 quantized; /* NULL where the network takes no int8 values */
     int runs; /* whether this CPU can run it */
 };
 
@@ -72,16 +82,18 @@ static int vector_count;
 #define TEXT_(name) #name
 
 #ifdef MFN_VARIANT
-static struct entry entries[] = {{TEXT(MFN_VARIANT), mfn_embed, mfn_embed_quantized, 1}};
+static struct entry entries[] = {
+    {TEXT(MFN_VARIANT), mfn_embed, QUANTIZED(mfn_embed_quantized), 1},
+};
 #else
 static struct entry entries[] = {
 #ifdef MFN_HAS_NEON
-    {"neon", mfn_embed_neon, mfn_embed_quantized_neon, 0},
+    {"neon", mfn_embed_neon, QUANTIZED(mfn_embed_quantized_neon), 0},
 #endif
 #ifdef MFN_HAS_DOTPROD
-    {"dotprod", mfn_embed_dotprod, mfn_embed_quantized_dotprod, 0},
+    {"dotprod", mfn_embed_dotprod, QUANTIZED(mfn_embed_quantized_dotprod), 0},
 #endif
-    {"dispatcher", mfn_embed, mfn_embed_quantized, 0},
+    {"dispatcher", mfn_embed, QUANTIZED(mfn_embed_quantized), 0},
 };
 #endif
 enum { ENTRIES = sizeof entries / sizeof entries[0] };
@@ -154,7 +166,7 @@ static int read_vector(const char *folder, int index, struct vector *vector) {
         return complain(folder, "not enough memory");
     }
     if (!read_numbered(folder, index, "rgb", vector->rgb, PIXELS) ||
-        !read_numbered(folder, index, "i8", vector->quantized, PIXELS) ||
+        (INPUTS == 2 && !read_numbered(folder, index, "i8", vector->quantized, PIXELS)) ||
         !read_numbered(folder, index, "f32", raw, sizeof raw)) {
         return 0;
     }
@@ -301,7 +313,7 @@ static int run_all(struct scratch *scratch) {
     int failures = 0;
     for (int e = 0; e < ENTRIES; e++) {
         for (int v = 0; entries[e].runs && v < vector_count; v++) {
-            for (int quantized = 0; quantized < 2; quantized++) {
+            for (int quantized = 0; quantized < INPUTS; quantized++) {
                 char text[160];
                 int good = run(&entries[e], quantized, v, scratch, text, sizeof text);
                 printf("%s %s %03d %s %s%s%s\n", good ? "PASS" : "FAIL", entries[e].name, v,
@@ -318,7 +330,6 @@ static int run_all(struct scratch *scratch) {
 
 static int check_refusals(const struct entry *entry, struct scratch *scratch) {
     const uint8_t *rgb = vectors[0].rgb;
-    const int8_t *input = vectors[0].quantized;
     float *out = scratch->embedding;
     unsigned char *space = scratch->workspace;
     int failures = 0, written = 0;
@@ -331,11 +342,15 @@ static int check_refusals(const struct entry *entry, struct scratch *scratch) {
         {"embedding NULL", entry->rgb(rgb, NULL, space), MFN_ERROR_NULL},
         {"workspace NULL", entry->rgb(rgb, out, NULL), MFN_ERROR_NULL},
         {"workspace 1 byte off", entry->rgb(rgb, out, space + 1), MFN_ERROR_ALIGNMENT},
+#ifdef MFN_HAS_QUANTIZED_INPUT
         {"input NULL", entry->quantized(NULL, out, space), MFN_ERROR_NULL},
-        {"quantized embedding NULL", entry->quantized(input, NULL, space), MFN_ERROR_NULL},
-        {"quantized workspace NULL", entry->quantized(input, out, NULL), MFN_ERROR_NULL},
-        {"quantized workspace 32 bytes off", entry->quantized(input, out, space + 32),
-         MFN_ERROR_ALIGNMENT},
+        {"quantized embedding NULL", entry->quantized(vectors[0].quantized, NULL, space),
+         MFN_ERROR_NULL},
+        {"quantized workspace NULL", entry->quantized(vectors[0].quantized, out, NULL),
+         MFN_ERROR_NULL},
+        {"quantized workspace 32 bytes off",
+         entry->quantized(vectors[0].quantized, out, space + 32), MFN_ERROR_ALIGNMENT},
+#endif
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         int good = cases[i].found == cases[i].expected;
@@ -374,22 +389,22 @@ static void *work(void *argument) {
         snprintf(worker->text, sizeof worker->text, "not enough memory");
         return NULL;
     }
-    /* Every vector and every entry at least once; each thread starts elsewhere. */
+    /* Every vector, entry and kind of input at least once; each thread starts elsewhere. */
     int steps = vector_count > ENTRIES ? vector_count : ENTRIES;
-    for (int i = 0; i < 2 * steps; i++) {
-        int step = i / 2 + worker->number;
+    for (int i = 0; i < INPUTS * steps; i++) {
+        int step = i / INPUTS + worker->number, quantized = i % INPUTS;
         const struct entry *entry = &entries[step % ENTRIES];
         int v = step % vector_count;
         char why[160];
         while (!entry->runs) { /* one does, or this would not have been started */
             entry = &entries[(entry - entries + 1) % ENTRIES];
         }
-        if (run(entry, i % 2, v, &scratch, why, sizeof why)) {
+        if (run(entry, quantized, v, &scratch, why, sizeof why)) {
             continue;
         }
         if (worker->failures++ == 0) {
             snprintf(worker->text, sizeof worker->text, "%s %03d %s: %s", entry->name, v,
-                     i % 2 ? "mfn_embed_quantized" : "mfn_embed", why);
+                     quantized ? "mfn_embed_quantized" : "mfn_embed", why);
         }
     }
     free_scratch(&scratch);
