@@ -98,14 +98,14 @@ def validate(model: type[Model], data: dict[str, Any], *, where: str, kind: str)
         raise BadInputError(
             f"The {kind} has a wrong value at {dotted!r}" if dotted else f"The {kind} is wrong",
             where=where,
-            why=first["msg"],
-            hint=f"{error.error_count()} problem(s) in all" if error.error_count() > 1 else "",
+            why=first["msg"].removeprefix("Value error, "),
+            hint=f"{len(found)} problems in all" if len(found) > 1 else "",
         ) from error
 
 
 def _valid_keys(model: type[BaseModel], parents: list[str]) -> list[str]:
     """Keys that `model` accepts below `parents`."""
-    for parent in parents:
+    for parent in (part for part in parents if not part.isdigit()):
         field = model.model_fields.get(parent)
         inner = _model_of(field.annotation) if field else None
         if inner is None:
@@ -117,7 +117,7 @@ def _valid_keys(model: type[BaseModel], parents: list[str]) -> list[str]:
 def _model_of(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if get_origin(annotation) in (Union, types.UnionType):
+    if get_origin(annotation) in (Union, types.UnionType, tuple):
         for part in get_args(annotation):
             if (found := _model_of(part)) is not None:
                 return found

@@ -43,6 +43,7 @@ def verify(bundle: Path, progress: Progress) -> Verified:
     """
     verify_bundle(bundle)
     manifest = read_manifest(bundle)
+    progress.note(f"{len(manifest.files)} files are what the manifest says")
     proofs: tuple[CpuProof, ...] = ()
     if any(entry.name == PROGRAM for entry in manifest.files):
         from mfn_compile.arm.firmware.proof import prove, summary  # noqa: PLC0415 - only for it

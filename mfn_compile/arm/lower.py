@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import tvm
 from tvm import s_tir, tirx
+from tvm.target import codegen
+
+from mfn_compile.errors import BadInputError
 
 # Lowering of TVM's S-TIR pipeline without what belongs to GPUs, to host/device splitting and to
 # the packed calling convention.
@@ -34,7 +38,20 @@ _FINAL = (tirx.transform.LowerTVMBuiltin(), tirx.transform.LowerIntrin())
 
 
 def make_target(triple: str, cpu: str, features: tuple[str, ...]) -> Any:
-    """TVM's LLVM target, its own host."""
+    """TVM's LLVM target, its own host.
+
+    Raises:
+        BadInputError: LLVM knows no such CPU; it would silently generate code for another.
+    """
+    plain = tvm.target.Target({"kind": "llvm", "mtriple": triple})
+    known = [str(name) for name in codegen.llvm_get_cpu_archlist(plain)]
+    if cpu not in known:
+        near = difflib.get_close_matches(cpu, known, n=3)
+        raise BadInputError(
+            f"LLVM knows no {triple.partition('-')[0]} CPU named {cpu!r}",
+            where="code.variants of the target",
+            hint=f"Nearest: {', '.join(near)}" if near else f"Known: {', '.join(known)}",
+        )
     target = tvm.target.Target(
         {"kind": "llvm", "mtriple": triple, "mcpu": cpu, "mattr": [f"+{f}" for f in features]}
     )

@@ -104,8 +104,17 @@ class BundleInfo(Frozen):
     @classmethod
     def of(cls, result: Result) -> BundleInfo:
         """The facts that a result already holds."""
-        return cls.about(
+        info = cls.about(
             result.target, result.checkpoint, result.export, result.environment, result.version
+        )
+        if result.backend is None or result.backend.firmware is None:
+            return info
+        shape = info.preprocessing
+        return info.model_copy(
+            update={
+                "normalization": "inside of the artifact",
+                "input": f"uint8 [{shape.height}, {shape.width}, 3], RGB",
+            }
         )
 
     @classmethod

@@ -255,3 +255,29 @@ def test_a_target_that_promises_too_much(
 
 def test_more_threads_than_one_are_refused() -> None:
     refused(2, "one thread", "--target", "arm64", "--threads", 2)
+
+
+def test_a_core_that_llvm_does_not_know(
+    checkpoint: Path, faces: FaceFolder, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.toml"
+    text = (data_dir("targets") / "cortex-a53.toml").read_text()
+    path.write_text(text.replace('cpu = "cortex-a53"', 'cpu = "cortex-a5"'))
+    options = [*data_options(checkpoint, faces), "--out", tmp_path / "b"]
+    refused(3, "cortex-a53", "--target", path, *options)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_misspelt_key_of_a_variant_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    text = (data_dir("targets") / "cortex-a53.toml").read_text()
+    path.write_text(text.replace("features =", "feature ="))
+    refused(3, "Did you mean 'features'", "--target", path)
+
+
+def test_the_manifest_says_who_normalizes(bundle: Path) -> None:
+    from mfn_compile.bundle.manifest import read_manifest
+
+    manifest = read_manifest(bundle)
+    assert manifest.normalization == "inside of the artifact"
+    assert manifest.input == "uint8 [112, 112, 3], RGB"

@@ -389,9 +389,8 @@ static void *work(void *argument) {
         snprintf(worker->text, sizeof worker->text, "not enough memory");
         return NULL;
     }
-    /* Every vector, entry and kind of input at least once; each thread starts elsewhere. */
-    int steps = vector_count > ENTRIES ? vector_count : ENTRIES;
-    for (int i = 0; i < INPUTS * steps; i++) {
+    /* Every entry with every kind of input; each thread starts elsewhere, on another vector. */
+    for (int i = 0; i < INPUTS * ENTRIES; i++) {
         int step = i / INPUTS + worker->number, quantized = i % INPUTS;
         const struct entry *entry = &entries[step % ENTRIES];
         int v = step % vector_count;

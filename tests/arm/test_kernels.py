@@ -1,0 +1,326 @@
+"""Every kernel against the oracle, bit for bit, on every instruction set.
+
+AArch64 code runs under QEMU, many graphs in one program; x86 code runs in this process.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mfn_compile import environment
+from mfn_compile.arm import oracle
+from mfn_compile.arm.codegen import Machine, compile_network
+from mfn_compile.arm.graph import Conv, IntegerGraph
+from mfn_compile.arm.host import HostNetwork
+from mfn_compile.arm.kernels import gemm
+from mfn_compile.arm.program import make_program
+from mfn_compile.errors import BadInputError
+from tests.arm import emulated
+from tests.arm.graphs import LARGEST, Draft, Style, assert_same, graphs, images
+
+Array = NDArray[Any]
+Tensors = dict[str, Array]
+IMAGES = 3
+BATCH, BATCHES = 10, 3  # graphs that share one emulated program, and how many programs
+
+X86 = "x86_64-linux-gnu"
+MACHINES: dict[str, tuple[Machine, tuple[str, ...]]] = {
+    "avx2": (Machine("avx2", X86, "x86-64-v3"), ()),
+    "generic": (Machine("generic", X86, "x86-64-v2"), ()),
+    "neon": (emulated.NEON, ("cortex-a53",)),
+    "dotprod": (emulated.DOTPROD, ("cortex-a76", "max")),
+}
+
+
+def need_host(machine: Machine) -> None:
+    """Skip where this CPU does not run the code."""
+    if platform.machine() != "x86_64":
+        pytest.skip("this is no x86-64 machine")
+    needed = {"avx2", "fma"} if machine.isa == "avx2" else {"sse4_1"}
+    if not needed <= environment.cpu_flags():
+        pytest.skip(f"this CPU lacks {', '.join(sorted(needed))}")
+
+
+@pytest.fixture(params=MACHINES, scope="session")
+def check(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Sequence[IntegerGraph]], None]:
+    """Compiles graphs for one machine, runs them and compares every tensor with the oracle."""
+    machine, cpus = MACHINES[request.param]
+    if not cpus:
+        need_host(machine)
+        return lambda batch: on_host(batch, machine)
+    emulated.need_emulator()
+    return lambda batch: under_emulation(
+        batch, machine, cpus, tmp_path_factory.mktemp(request.param)
+    )
+
+
+def on_host(batch: Sequence[IntegerGraph], machine: Machine) -> None:
+    for graph in batch:
+        rgb = images(graph, IMAGES)
+        wanted = [oracle.run(graph, image) for image in rgb]
+        kept = HostNetwork(graph, keep=True, machine=machine)
+        for image, tensors in zip(rgb, wanted, strict=True):
+            assert_same(graph, kept.tensors(image), tensors)
+        dense = HostNetwork(graph, machine=machine)
+        assert_embeddings(graph, dense.embed(rgb), wanted)
+        first = first_tensors(graph, wanted)
+        if first.dtype == np.int8:
+            assert_embeddings(graph, dense.embed(first), wanted)
+
+
+def under_emulation(
+    batch: Sequence[IntegerGraph], machine: Machine, cpus: Sequence[str], folder: Path
+) -> None:
+    jobs, truth = [], []
+    for index, graph in enumerate(batch):
+        rgb = images(graph, IMAGES)
+        wanted = [oracle.run(graph, image) for image in rgb]
+        kept = compile_network(graph, machine, suffix=f"_{index}_all", overlap=False)
+        dense = compile_network(graph, machine, suffix=f"_{index}")
+        mine = [emulated.Job(kept, rgb, keep=True), emulated.Job(dense, rgb)]
+        first = first_tensors(graph, wanted)
+        if first.dtype == np.int8:
+            mine.append(emulated.Job(dense, first, quantized=True))
+        jobs += mine
+        truth += [(graph, wanted)] * len(mine)
+    program = emulated.build(jobs, folder)
+    for cpu in cpus:
+        results = emulated.run(program, jobs, cpu)
+        for result, (graph, wanted) in zip(results, truth, strict=True):
+            assert_embeddings(graph, result.embeddings, wanted)
+            for found, tensors in zip(result.tensors, wanted, strict=bool(result.tensors)):
+                assert_same(graph, found, tensors)
+
+
+def first_tensors(graph: IntegerGraph, wanted: Sequence[Tensors]) -> Array:
+    """What the network gets where the caller normalizes the image, [N, H, W, 3]."""
+    return np.stack([tensors[graph.nodes[0].output] for tensors in wanted])
+
+
+def assert_embeddings(graph: IntegerGraph, found: Array, wanted: Sequence[Tensors]) -> None:
+    for embedding, tensors in zip(found, wanted, strict=True):
+        theirs = tensors | {graph.output: embedding.reshape(1, 1, -1)}
+        assert_same(graph, theirs, tensors)
+
+
+class Batch(list[IntegerGraph]):
+    """Graphs; their arrays would fill pages of a report."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} graphs>"
+
+
+@st.composite
+def batches(draw: st.DrawFn) -> Batch:
+    """One simple graph first (hypothesis starts with the smallest choices), then full batches."""
+    count = draw(st.sampled_from([1, BATCH, BATCH, BATCH]))
+    return Batch(draw(graphs()) for _ in range(count))
+
+
+@given(batch=batches())
+@settings(
+    max_examples=BATCHES,
+    deadline=None,
+    phases=[Phase.generate],  # shrinking would compile for hours
+    suppress_health_check=list(HealthCheck),
+)
+def test_random_graphs(
+    check: Callable[[Sequence[IntegerGraph]], None], batch: list[IntegerGraph]
+) -> None:
+    check(batch)
+
+
+def linear(draft: Draft, x: str, outputs: int = 40, **fields: Any) -> str:
+    """The accumulators themselves as the embedding."""
+    x = draft.conv(x, outputs, draft.shape(x)[:2], to_float=True)
+    return draft.change(**fields) if fields else x
+
+
+def lowest_products(weights: str = "lowest", bias: str = "small") -> IntegerGraph:
+    """All activations -128: products of 2**14, and of nothing else."""
+    draft = Draft(1, Style(weights, bias, "ties", pad="lowest"))
+    x = draft.image(7, 6, value=-128)
+    x = draft.conv(x, 33, (3, 3), stride=(2, 2), padding=(1, 1, 1, 1))
+    x = draft.conv(draft.constant(x, -128), 0, (3, 3), padding=(1, 1, 1, 1))
+    x = draft.conv(draft.constant(x, -128), 0, draft.shape(x)[:2])
+    x = draft.conv(draft.constant(x, -128), 70)
+    return draft.graph(linear(draft, draft.constant(x, -128)))
+
+
+def pairs(low: int) -> IntegerGraph:
+    """Weights of -128 whose partner in a 16-bit sum is `low`."""
+    draft = Draft(2)
+    x = draft.constant(draft.conv(draft.image(3, 3), 32), -128)
+    node_weight = np.full((20, 1, 1, 32), low, np.int8)
+    node_weight[..., :8] = -128
+    node_weight[..., 16:24] = -128
+    x = draft.conv(x, 20)
+    draft.change(weight=node_weight)
+    return draft.graph(linear(draft, draft.constant(x, -128)))
+
+
+def largest_accumulators(sign: int) -> IntegerGraph:
+    """Accumulators of exactly sign * (2**31 - 1), where the bias does most of it."""
+    draft = Draft(3, Style("lowest", "zero"))
+    x = draft.constant(draft.conv(draft.image(1, 1), 48), -128)
+    weight = np.full((40, 1, 1, 48), -128 if sign > 0 else 127, np.int8)
+    products = 48 * 128 * (128 if sign > 0 else 127)
+    bias = np.full(40, sign * (LARGEST - products), np.int32)
+    return draft.graph(linear(draft, x, weight=weight, bias=bias))
+
+
+def ties() -> IntegerGraph:
+    """Small accumulators, multipliers of 1/2 and 1/4, dense, depthwise and in an addition."""
+    draft = Draft(4, Style("few", "small", "ties", scales="ties"))
+    x = draft.conv(draft.image(9, 9), 16, (1, 1))
+    for kernel in ((1, 1), (3, 3)):
+        x = draft.conv(x, 0, kernel)
+        node = draft.nodes[-1]
+        assert isinstance(node, Conv)
+        half = np.resize(np.float32([0.5, 0.25, -0.5, 1.5]), 16)
+        stage = replace(node.output_stage, multiplier=half)
+        x = draft.change(weight=np.sign(node.weight), output_stage=stage)
+    x = draft.add(x, draft.conv(x, 16, skip=x))
+    return draft.graph(linear(draft, x))
+
+
+def every_row_count() -> IntegerGraph:
+    """Matrix products of 9 to 1 rows: whole tiles and every remainder."""
+    draft = Draft(6)
+    x = draft.conv(draft.image(1, 9), 9)
+    while draft.shape(x)[1] > 1:
+        x = draft.conv(draft.conv(x, 9 + draft.shape(x)[1]), 0, (1, 2))
+    return draft.graph(linear(draft, x))
+
+
+def every_width() -> IntegerGraph:
+    """Channel counts around whole vectors."""
+    draft = Draft(7, Style(slope="usual", zero="each", pad="each"))
+    x = draft.image(3, 3)
+    for channels in (1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 65, 70):
+        x = draft.conv(x, channels)
+        x = draft.conv(x, 0, (3, 3), padding=(1, 1, 1, 1))
+    return draft.graph(linear(draft, x, 1))
+
+
+def additions(style: Style) -> IntegerGraph:
+    """Chains of additions: in the place of one operand, of the input to itself, standalone."""
+    draft = Draft(8, style)
+    x = draft.conv(draft.image(4, 5), 24)
+    for _ in range(3):
+        y = draft.conv(x, 16)
+        x = draft.conv(y, 24, skip=x)
+        x = draft.conv(x, 24, skip=x)
+        y = draft.conv(x, 0, (3, 3), padding=(1, 1, 1, 1), skip=x)
+        x = draft.conv(x, 0, (3, 3), padding=(1, 1, 1, 1), skip=y)
+        x = draft.add(x, y)
+        x = draft.add(x, x)
+    return draft.graph(linear(draft, x))
+
+
+def zeros_with_signs() -> IntegerGraph:
+    """Zeros of both signs at a bound of zero, in a convolution and behind it."""
+    draft = Draft(9, Style("few", "zero", slope="wild", limits="relu"))
+    x = draft.constant(draft.conv(draft.image(3, 3), 5), 0)
+    x = linear(draft, x)
+    node = draft.nodes[-1]
+    assert isinstance(node, Conv)
+    signs = np.resize(np.float32([-1, 1, 0]), 40)
+    x = draft.change(output_stage=replace(node.output_stage, multiplier=signs))
+    return draft.graph(draft.float_conv(x, 24))
+
+
+def float_island() -> IntegerGraph:
+    """From the image to the unit vector in float, but for one quantized tensor."""
+    draft = Draft(10, Style(slope="wild", limits="relu6", zero="each"))
+    x = draft.image(8, 6, bgr=True, dtype="float32")
+    x = draft.float_conv(x, 21, (3, 3), stride=(2, 2), padding=(1, 0, 1, 1))
+    y = draft.dequantize(draft.quantize(x))
+    x = draft.float_add(draft.float_conv(y, 0, (3, 3), padding=(1, 1, 1, 1)), y)
+    x = draft.float_conv(x, 7, draft.shape(x)[:2])
+    return draft.graph(draft.normalize(x))
+
+
+EXTREMES: dict[str, Callable[[], IntegerGraph]] = {
+    "lowest": lowest_products,
+    "lowest, large bias": lambda: lowest_products(bias="extreme"),
+    "ends": lambda: lowest_products("ends"),
+    "pairs of -128": lambda: pairs(-128),
+    "pairs of -127": lambda: pairs(-127),
+    "pairs of 127": lambda: pairs(127),
+    "2**31 - 1": lambda: largest_accumulators(1),
+    "1 - 2**31": lambda: largest_accumulators(-1),
+    "ties": ties,
+    "rows": every_row_count,
+    "widths": every_width,
+    "additions": lambda: additions(Style()),
+    "additions by channel": lambda: additions(Style(scales="each", zero="each")),
+    "additions at the limit": lambda: additions(Style(scales="extreme")),
+    "additions with PReLU": lambda: additions(Style(scales="each", slope="wild")),
+    "additions with one PReLU": lambda: additions(Style(slope="usual")),
+    "zeros": zeros_with_signs,
+    "float": float_island,
+}
+
+
+def test_extremes(check: Callable[[Sequence[IntegerGraph]], None]) -> None:
+    check([build() for build in EXTREMES.values()])
+
+
+def test_pairs_of_the_lowest_weight_alone_leave_16_bits() -> None:
+    assert not gemm.pairs_fit(np.full((4, 16), -128, np.int8))
+    for low in (-127, 127, 0):
+        weight = np.full((4, 16), low, np.int8)
+        weight[:, :8] = -128
+        assert gemm.pairs_fit(weight)
+
+
+def test_the_lowest_pair_is_found_where_the_kernel_adds() -> None:
+    weight = np.zeros((2, 32), np.int8)
+    weight[1, 16 + 3] = -128
+    for partner in range(32):
+        together = weight.copy()
+        together[1, partner] = -128
+        assert gemm.pairs_fit(together) == (partner != 16 + 3 + 8)
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "addition", "float depthwise", "lookup"])
+def test_only_dense_convolutions_read_the_unpadded_image(kind: str) -> None:
+    draft = Draft(0)
+    x = draft.image(3, 3, dtype="float32" if "float" in kind else "int8")
+    match kind:
+        case "depthwise":
+            x = draft.conv(x, 0)
+        case "addition":
+            x = draft.conv(draft.conv(x, 8), 3, skip=x)
+        case "float depthwise":
+            x = draft.quantize(draft.float_conv(x))
+        case "lookup":
+            x = draft.lookup(x)
+    with pytest.raises(BadInputError, match="first layer is not a dense convolution"):
+        make_program(draft.graph(linear(draft, x)), "neon")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [((9, 8), 1, 4), ((1, 3), 2, 1)], ids=["window", "stride"]
+)
+def test_depthwise_windows_without_a_kernel_are_refused(
+    kernel: tuple[int, int], stride: int, padding: int
+) -> None:
+    draft = Draft(0)
+    x = draft.conv(draft.image(9, 9), 8)
+    x = draft.conv(x, 0, kernel, stride=(stride, stride), padding=(padding,) * 4)
+    with pytest.raises(BadInputError, match="No depthwise kernel"):
+        make_program(draft.graph(linear(draft, x)), "dotprod")
