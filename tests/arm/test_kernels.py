@@ -31,7 +31,7 @@ from tests.arm.graphs import LARGEST, Draft, Style, assert_same, graphs, images
 Array = NDArray[Any]
 Tensors = dict[str, Array]
 IMAGES = 3
-BATCH, BATCHES = 10, 3  # graphs that share one emulated program, and how many programs
+BATCH, BATCHES = 10, 2  # graphs that share one emulated program, and how many programs
 
 X86 = "x86_64-linux-gnu"
 MACHINES: dict[str, tuple[Machine, tuple[str, ...]]] = {
