@@ -13,8 +13,8 @@ from mfn_compile.arm.embedder import IntegerEmbedder
 from mfn_compile.arm.firmware.archive import make_archive
 from mfn_compile.arm.firmware.facts import FirmwareFacts
 from mfn_compile.arm.firmware.golden import GoldenVector, golden_files
-from mfn_compile.arm.firmware.linker import find_compiler, link_shared, native_aarch64
-from mfn_compile.arm.firmware.proof import ProofRow, prove, require_prover
+from mfn_compile.arm.firmware.linker import find_compiler, link_shared
+from mfn_compile.arm.firmware.proof import ProofRow, prove, require_prover, summary
 from mfn_compile.arm.firmware.render import render
 from mfn_compile.arm.graph import Input, IntegerGraph, Normalize
 from mfn_compile.arm.library import MEMBER, Library, build_library
@@ -22,7 +22,7 @@ from mfn_compile.arm.program import has_quantized_input
 from mfn_compile.errors import DeviceError, InternalCheckError
 from mfn_compile.model.preprocessing import CROP_SIZE, Preprocessing
 from mfn_compile.progress import Progress
-from mfn_compile.results import CheckpointInfo, CpuProof, Firmware, OracleAgreement
+from mfn_compile.results import CheckpointInfo, Firmware, OracleAgreement
 from mfn_compile.target import Target
 from mfn_compile.vectors import cosines
 from mfn_compile.version import __version__
@@ -82,15 +82,7 @@ def make_firmware(
         plan=library.plan,
         census=library.census,
         agreement=agreement,
-        proofs=tuple(
-            CpuProof(
-                cpu=row.cpu,
-                emulated=not native_aarch64(),
-                variants=row.variants,
-                vectors=row.vectors,
-            )
-            for row in proofs
-        ),
+        proofs=summary(proofs),
         unproven=unproven,
         openvino_cosine=float(cosine.mean()),
         openvino_min_cosine=float(cosine.min()),
