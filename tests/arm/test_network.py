@@ -33,7 +33,7 @@ from tests.arm.graphs import Draft, Style, assert_same, images
 Array = NDArray[Any]
 RANDOM_IMAGES = 64
 REAL_FACES, REAL_RANDOM = 64, 64
-EMULATED_FACES, EMULATED_RANDOM = 4, 4
+EMULATED_FACES, EMULATED_RANDOM = 2, 2
 THREADS = 4
 CPUS = {"cortex-a53": emulated.NEON, "cortex-a76": emulated.DOTPROD}
 MACHINES = {"host": host_machine(), "neon": emulated.NEON, "dotprod": emulated.DOTPROD}
