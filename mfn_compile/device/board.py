@@ -1,0 +1,99 @@
+"""The cores that the virtual board knows: pipeline model, caches and peaks, from cores.toml."""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from pathlib import Path
+
+from pydantic import Field
+
+from mfn_compile.arm.firmware.facts import Variant
+from mfn_compile.errors import BadInputError
+from mfn_compile.frozen import Frozen
+from mfn_compile.tomlfile import load_model
+
+LINE = 64  # bytes of a cache line
+
+
+class Cache(Frozen):
+    """A data cache with least recently used replacement."""
+
+    kib: int = Field(ge=1, le=1 << 16, description="size in KiB")
+    ways: int = Field(ge=1, le=64)
+
+    @property
+    def bytes(self) -> int:
+        """Its size."""
+        return self.kib * 1024
+
+
+class Macs(Frozen):
+    """Int8 multiply-adds a cycle, at most, by variant; None where the core cannot run it."""
+
+    neon: float = Field(gt=0)
+    dotprod: float | None = Field(default=None, gt=0)
+
+
+class Transfer(Frozen):
+    """Nominal bytes a cycle into the first-level cache."""
+
+    l2: float = Field(gt=0)
+    memory: float = Field(gt=0)
+
+
+class Core(Frozen):
+    """One processor core."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    model: str = Field(
+        pattern=r"^(mca:[a-z0-9.-]+|in-order:(a53|a55))$", description="where cycles come from"
+    )
+    dispatch: int | None = Field(default=None, ge=1, le=16, description="instructions a cycle")
+    qemu: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="QEMU's name of the CPU")
+    macs: Macs
+    l1: Cache = Field(description="first-level data cache")
+    l2: Cache
+    transfer: Transfer
+
+    def peak(self, variant: Variant) -> float:
+        """Int8 multiply-adds a cycle that no code of the variant can exceed.
+
+        Raises:
+            BadInputError: the core cannot run the variant.
+        """
+        found = self.macs.neon if variant == "neon" else self.macs.dotprod
+        if found is None:
+            raise BadInputError(
+                f"{self.name} cannot run the variant {variant}",
+                why="the core has no dot product instructions",
+                hint="Profile the variant neon there",
+            )
+        return found
+
+
+class _Cores(Frozen):
+    core: tuple[Core, ...]
+
+
+@cache
+def cores() -> tuple[Core, ...]:
+    """Every core with a model."""
+    return load_model(Path(__file__).parent / "cores.toml", _Cores, "table of cores").core
+
+
+def find_core(name: str) -> Core:
+    """The core of that name.
+
+    Raises:
+        BadInputError: there is no model of it; the message lists those that there are.
+    """
+    known = {core.name: core for core in cores()}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+    raise BadInputError(
+        f"There is no model of the core {name!r}",
+        why=f"The virtual board has {', '.join(known)}",
+        hint=f"Did you mean {near[0]!r}?" if near else "Choose the one that is most like it",
+    )
