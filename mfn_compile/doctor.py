@@ -10,6 +10,8 @@ from pathlib import Path
 from mfn_compile import environment
 from mfn_compile.arm.firmware.linker import INSTALL, find_compiler, native_aarch64
 from mfn_compile.arm.firmware.proof import find_emulator
+from mfn_compile.device.mca import INSTALL as INSTALL_MCA
+from mfn_compile.device.mca import find_mca
 from mfn_compile.errors import DeviceError
 from mfn_compile.frozen import Frozen
 from mfn_compile.resources import data_dir, demo_checkpoint
@@ -52,6 +54,7 @@ def examine() -> tuple[Check, ...]:
         _cache,
         _cross_compiler,
         _emulator,
+        _llvm_mca,
     )
     return (*(_package(*row) for row in PACKAGES), *(look() for look in others))
 
@@ -132,6 +135,27 @@ def _emulator() -> Check:
         if native or found
         else "absent: what the library computes on ARM stays unproven, and verify cannot run",
         remedy=INSTALL,
+    )
+
+
+def _llvm_mca() -> Check:
+    try:
+        found = find_mca()
+    except DeviceError as error:
+        return Check(
+            name="llvm-mca",
+            ok=False,
+            required=False,
+            found=error.why or "absent",
+            meaning="absent: `profile` has the in-order cores only",
+            remedy=INSTALL_MCA,
+        )
+    return Check(
+        name="llvm-mca",
+        ok=True,
+        required=False,
+        found=f"{found.path} {found.version}",
+        meaning="modelled cycles of Cortex-A72, Cortex-A76 and Neoverse N1",
     )
 
 

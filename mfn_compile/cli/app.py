@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mfn_compile.cli import info_commands, options, stage_commands
+from mfn_compile.cli import device_commands, info_commands, options, stage_commands
 from mfn_compile.cli.boundary import ErrorBoundary
 from mfn_compile.errors import UsageError
 from mfn_compile.version import __version__
@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 stage_commands.register(app)
+device_commands.register(app)
 info_commands.register(app)
 
 

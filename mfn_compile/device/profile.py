@@ -80,6 +80,17 @@ class _Sum:
     places: set[int] = field(default_factory=set)
 
 
+def best_variant(place: Path, core: Core) -> Variant:
+    """The fastest code that the bundle has and the core runs.
+
+    Raises:
+        BadInputError: the bundle lacks a file.
+    """
+    bundle = open_bundle(place)
+    fast = core.macs.dotprod is not None and bundle.has("dotprod")
+    return "dotprod" if fast else "neon"
+
+
 def profile(
     place: Path,
     core: Core,

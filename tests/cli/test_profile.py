@@ -1,0 +1,58 @@
+"""`mfn-compile profile`: where the virtual board spends its cycles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mfn_compile.arm.firmware.linker import find_compiler
+from mfn_compile.arm.firmware.proof import find_emulator
+from tests.cli.test_bad_input import refused
+from tests.cli.test_commands import data_options, mfn
+from tests.conftest import FaceFolder
+
+needs_board = pytest.mark.skipif(
+    find_compiler() is None or find_emulator() is None,
+    reason="no AArch64 compiler, or no qemu-aarch64",
+)
+
+
+@pytest.fixture(scope="module")
+def bundle(checkpoint: Path, faces: FaceFolder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("profile") / "bundle"
+    options = [*data_options(checkpoint, faces), "--max-drop", 100, "--out", out]
+    assert mfn("--target", "arm64", *options, "--quiet").exit_code == 0
+    return out
+
+
+@needs_board
+def test_the_table_and_the_document_agree(bundle: Path) -> None:
+    shown = mfn("profile", bundle, "--core", "cortex-a55")
+    assert shown.exit_code == 0, shown.output
+    assert "cortex-a55, dotprod" in shown.stdout
+    assert "gemm_" in shown.stdout
+    document = json.loads(mfn("profile", bundle, "--core", "cortex-a55", "--json").stdout)
+    assert document["variant"] == "dotprod"
+    total = sum(row["cycles"] for row in document["kernels"])
+    assert abs(total - document["cycles"]) < 0.05 * document["cycles"]
+
+
+@needs_board
+def test_a_core_without_dot_products_runs_the_plain_code(bundle: Path) -> None:
+    document = json.loads(mfn("profile", bundle, "--core", "cortex-a53", "--json").stdout)
+    assert document["variant"] == "neon"
+
+
+def refuses(code: int, says: str, *arguments: object) -> None:
+    found = mfn("profile", *arguments)
+    assert found.exit_code == code, found.output
+    assert says in found.stderr
+
+
+def test_wrong_cores_variants_and_folders(bundle: Path, tmp_path: Path) -> None:
+    refuses(3, "cortex-a72", bundle, "--core", "cortex-a99")
+    refuses(3, "no dot product", bundle, "--core", "cortex-a53", "--variant", "dotprod")
+    refuses(3, "no bundle with a library", tmp_path, "--core", "cortex-a53")
+    refused(2, "belongs to the whole run", "--target", "arm64", "targets")
