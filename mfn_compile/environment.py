@@ -10,7 +10,8 @@ from pathlib import Path
 from mfn_compile.results import Environment
 from mfn_compile.store import tool_version
 
-PACKAGES = ("torch", "torchao", "nncf", "openvino", "onnx", "onnxsim", "onnxruntime", "numpy")
+PACKAGES = ("torch", "torchao", "nncf", "openvino", "onnx", "onnxsim", "onnxruntime", "numpy",
+            "apache-tvm", "apache-tvm-ffi", "capstone")  # fmt: skip
 # What decides the speed and the saturation of INT8 kernels, in Linux flag names.
 RELEVANT_FLAGS = (
     "sse4_1",

@@ -108,7 +108,6 @@ class _Run:
                 self.exported,
                 self.material,
                 self.recipe,
-                overflow_fix=self.overflow_fix,
                 store=self.store,
                 progress=self.progress,
             )
@@ -204,7 +203,7 @@ class _Run:
                 name=self.target.name,
                 description=self.target.description,
                 backend=self.target.backend,
-                overflow_fix=self.overflow_fix,
+                overflow_fix=self.quantized.result.overflow_fix,
                 threads=self.request.threads or self.target.runtime.threads,
                 latency_budget_ms=self.target.budget.latency_ms,
             ),
@@ -218,7 +217,7 @@ class _Run:
             gates=gates.judge(evaluation, latency, self.request.max_drop, budget),
             environment=environment.describe(),
             inputs=self._inputs(),
-            notes=(*self.material.notes(), *self.backend.notes(self.overflow_fix)),
+            notes=(*self.material.notes(), *self.backend.notes(self.quantized.result.overflow_fix)),
         )
 
     def _size(self) -> Size:

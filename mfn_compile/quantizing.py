@@ -88,7 +88,6 @@ def adopt(
     material: Material,
     recipe: Recipe,
     *,
-    overflow_fix: OverflowFix,
     store: Store,
     progress: Progress,
 ) -> Stored[QuantizeResult]:
@@ -101,7 +100,6 @@ def adopt(
         "qdq": checked_sha256(source),
         "fp32": exported.result.sha256,
         "recipe": recipe.model_dump(mode="json"),
-        "overflow_fix": overflow_fix,
         "calibration": material.calibration.digest(),
         "held_out": material.held_out.digest(),
         "evaluation": None if material.dataset is None else material.dataset.images.digest,
@@ -119,7 +117,6 @@ def adopt(
                 calibration=_calibration(material),
                 preprocessing=checkpoint.info.preprocessing,
                 recipe=recipe,
-                overflow_fix=overflow_fix,
                 folder=folder,
             )
             task.advance()

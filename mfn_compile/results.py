@@ -203,6 +203,7 @@ class Firmware(Frozen):
     archive_bytes: int
     shared_library: str = Field(description="what linked lib/libmfn.so; empty: there is none")
     variants: tuple[CodeSize, ...]
+    stack: int = Field(description="worst-case bytes of stack of any call, choosing included")
     plan: MemoryPlan
     census: tuple[KernelCensus, ...]
     agreement: OracleAgreement

@@ -39,7 +39,7 @@ EXPORT = Stage(
 QUANTIZE = Stage(
     "quantize",
     QuantizeResult,
-    ("quantize", "model", "export", "onnx_session", "vectors"),
+    ("quantize", "model", "export", "onnx_session", "vectors", "rounding"),
     ("nncf", "torch", "torchao", "onnx", "onnxruntime"),
 )
 ADOPT = Stage("adopt", QuantizeResult, QUANTIZE.code, ("onnx", "onnxruntime"))

@@ -52,7 +52,7 @@ class Stage(Generic[R]):
             {
                 "stage": self.name,
                 "inputs": inputs,
-                "code": {name: _source_sha256(name) for name in self.code},
+                "code": {name: source_sha256(name) for name in self.code},
                 "tools": {name: tool_version(name) for name in self.tools},
             }
         )
@@ -76,9 +76,11 @@ def tool_version(distribution: str) -> str:
 
 
 @cache
-def _source_sha256(name: str) -> str:
+def source_sha256(name: str) -> str:
+    """SHA-256 over the files of a module or sub-package of this package, templates too."""
     root = Path(__file__).parent / name.replace(".", "/")
-    paths = sorted(root.rglob("*.py")) if root.is_dir() else [root.with_suffix(".py")]
+    found = root.rglob("*") if root.is_dir() else [root.with_suffix(".py")]
+    paths = sorted(p for p in found if p.is_file() and p.parent.name != "__pycache__")
     digest = hashlib.sha256()
     for path in paths:
         digest.update(str(path.relative_to(root.parent)).encode())

@@ -48,6 +48,9 @@ AARCH64 = ("aarch64", "arm64")
 NO_DOTPROD = frozenset(f"cortex-{core}" for core in ("a34", "a35", "a53", "a57", "a72", "a73"))
 
 
+ELF_SYSTEMS = frozenset({"elf", "freebsd", "linux", "none"})
+
+
 class Variant(Frozen):
     """One instruction set that code is generated for."""
 
@@ -65,6 +68,11 @@ class Variant(Frozen):
             raise ValueError(f"variant {self.name!r} needs the features neon and {self.name}")
         if self.name == "neon" and "dotprod" in self.features:
             raise ValueError("the neon variant must run without dotprod; name it dotprod")
+        if self.name == "neon" and self.cpu not in NO_DOTPROD | {"generic"}:
+            raise ValueError(
+                f"code for {self.cpu} need not run on every Armv8.0 core; schedule the neon "
+                f"variant for {', '.join(sorted(NO_DOTPROD))} or generic"
+            )
         if "dotprod" in self.features and self.cpu in NO_DOTPROD:
             raise ValueError(f"{self.cpu} has no dotprod")
         return self
@@ -96,6 +104,11 @@ class Code(Frozen):
             )
         if len(set(names)) < len(names):
             raise ValueError(f"two variants are named {names[0]!r}")
+        if not ELF_SYSTEMS & set(self.triple.split("-")):
+            raise ValueError(
+                f"{self.triple!r} is no system with ELF objects; the triple must have one of "
+                f"{', '.join(sorted(ELF_SYSTEMS))}"
+            )
         if self.bare_metal and len(names) > 1:
             raise ValueError("bare metal cannot choose at run time: one variant only")
         return self

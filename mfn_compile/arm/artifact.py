@@ -14,7 +14,13 @@ from mfn_compile.arm.firmware.archive import make_archive
 from mfn_compile.arm.firmware.facts import FirmwareFacts
 from mfn_compile.arm.firmware.golden import GoldenVector, golden_files
 from mfn_compile.arm.firmware.linker import find_compiler, link_shared
-from mfn_compile.arm.firmware.proof import ProofRow, prove, require_prover, summary
+from mfn_compile.arm.firmware.proof import (
+    NoVariantError,
+    ProofRow,
+    prove,
+    require_prover,
+    summary,
+)
 from mfn_compile.arm.firmware.render import render
 from mfn_compile.arm.graph import Input, IntegerGraph, Normalize
 from mfn_compile.arm.library import MEMBER, Library, build_library
@@ -79,6 +85,7 @@ def make_firmware(
         archive_bytes=(folder / ARCHIVE).stat().st_size,
         shared_library=linker,
         variants=library.variants,
+        stack=max(row.bytes for row in library.stack),
         plan=library.plan,
         census=library.census,
         agreement=agreement,
@@ -182,7 +189,10 @@ def _prove(folder: Path, progress: Progress) -> tuple[tuple[ProofRow, ...], str]
         require_prover()
     except DeviceError as error:
         return (), f"The library was not run: {error.where}. {error.hint}"
-    return prove(folder, progress), ""
+    try:
+        return prove(folder, progress), ""
+    except NoVariantError as error:
+        return (), f"The library was not run: {error.what}. {error.hint}"
 
 
 def _agreement(

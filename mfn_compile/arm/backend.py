@@ -32,8 +32,24 @@ class TvmBackend:
         tools: distributions whose versions decide the artifact.
     """
 
-    code: tuple[str, ...] = ("arm", "onnx_session", "vectors", "intel")
-    tools: tuple[str, ...] = ("apache-tvm", "openvino", "onnxruntime")
+    code: tuple[str, ...] = (
+        "arm",
+        "evaluate",
+        "intel",
+        "model",
+        "onnx_session",
+        "rounding",
+        "vectors",
+    )
+    tools: tuple[str, ...] = (
+        "apache-tvm",
+        "apache-tvm-ffi",
+        "capstone",
+        "onnx",
+        "onnxruntime",
+        "openvino",
+        "ziglang",
+    )
     measures_latency = False
 
     def __init__(self, target: Target) -> None:
@@ -131,8 +147,8 @@ class TvmBackend:
         """What a reader must know about this machine as a stand-in for the target."""
         return (
             "Drift was measured with the library's own integers, computed on this machine's CPU; "
-            "that they are the same to the bit is what the golden vectors prove. No latency is "
-            "stated: no ARM device was measured.",
+            "that the library computes the same bits is what its golden vectors prove, wherever "
+            "they were run. No latency is stated: no ARM device was measured.",
         )
 
 

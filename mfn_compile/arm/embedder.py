@@ -12,7 +12,7 @@ from mfn_compile.arm.reader import read_graph
 from mfn_compile.evaluate.decode import map_cores
 from mfn_compile.hashing import file_sha256, value_sha256
 from mfn_compile.model.preprocessing import Preprocessing
-from mfn_compile.store import tool_version
+from mfn_compile.store import source_sha256, tool_version
 
 _CHUNK = 16  # images a call, so that cores share the work evenly
 
@@ -32,6 +32,7 @@ class IntegerEmbedder:
                 "qdq": file_sha256(qdq),
                 "runtime": f"integer graph, tvm {tool_version('apache-tvm')}",
                 "kernels": host_machine().isa,
+                "code": [source_sha256(name) for name in ("arm", "model", "rounding")],
                 "preprocessing": preprocessing.model_dump(mode="json"),
             }
         )

@@ -14,7 +14,7 @@ import onnx
 from mfn_compile.arm import proto
 from mfn_compile.arm.builder import Builder
 from mfn_compile.arm.fusion import fuse_residuals
-from mfn_compile.arm.graph import Float32, Input, IntegerGraph, Node, inputs_of
+from mfn_compile.arm.graph import Conv, Float32, Input, IntegerGraph, Node, inputs_of
 from mfn_compile.arm.patterns import OPERATORS, Walk, find_rule
 from mfn_compile.arm.values import REALS, Constant, Image, Value
 from mfn_compile.errors import BadInputError
@@ -75,6 +75,13 @@ def _finish(walk: Walk, preprocessing: Preprocessing) -> IntegerGraph:
             "the image is quantized in more than one way",
             where=walk.source.name,
             hint="give the network's input one quantizer",
+        )
+    if not any(isinstance(node, Conv) for node in nodes):
+        raise BadInputError(
+            "No layer of the ONNX model computes in integers",
+            where=walk.source.name,
+            why="A layer does where its input and its weights are both quantized",
+            hint="Quantize the activations too; `mfn-compile quantize` does",
         )
     tensors = {node.output: walk.builder.tensors[node.output] for node in nodes}
     return IntegerGraph(preprocessing.height, preprocessing.width, nodes, tensors, tensor)

@@ -22,7 +22,6 @@ from mfn_compile.quantize.quantizer import FILE_NAME, SENSITIVITY_CROPS
 from mfn_compile.quantize.sensitivity import layer_errors
 from mfn_compile.recipe import Recipe
 from mfn_compile.results import LayerError, QuantizeCandidate, QuantizeResult
-from mfn_compile.target import OverflowFix
 
 LEAST_COSINE = 0.5  # below it, the file is another network's
 
@@ -35,7 +34,6 @@ def adopt(
     calibration: CalibrationData,
     preprocessing: Preprocessing,
     recipe: Recipe,
-    overflow_fix: OverflowFix,
     folder: Path,
 ) -> QuantizeResult:
     """Copy a QDQ file to `folder` and judge it against the float network.
@@ -67,7 +65,7 @@ def adopt(
         sha256=hashlib.sha256(content).hexdigest(),
         bytes=len(content),
         recipe=recipe.name,
-        overflow_fix=overflow_fix,
+        overflow_fix="disable",  # if it has one, the file does not say so
         grid="free",
         method="given",
         candidates=(
@@ -108,7 +106,11 @@ def _agreement(judge: HeldOut, content: bytes, source: Path) -> Agreement:
 
 def _per_channel(model: onnx.ModelProto) -> int:
     graph = Graph(model)
-    scales = [node.input[1] for node in graph.nodes if node.op_type == QUANTIZE]
+    scales = [
+        node.input[1]
+        for node in graph.nodes
+        if node.op_type == QUANTIZE and not graph.has(node.input[0])
+    ]
     return sum(graph.has(name) and graph.array(name).size > 1 for name in scales)
 
 

@@ -33,7 +33,7 @@ def facts(found: Firmware) -> list[Fact]:
         Fact("Shared library", _linked(found)),
         Fact("Workspace", f"{fmt.count(plan.peak)} bytes"),
         Fact("Least that any plan needs", f"{fmt.count(plan.lower_bound)} bytes"),
-        Fact("Stack of one call", f"{fmt.count(max(v.stack for v in found.variants))} bytes"),
+        Fact("Stack of one call", f"{fmt.count(found.stack)} bytes"),
         Fact("Golden vectors right to the bit", proven(found)),
         Fact("int8 values that differ from ONNX Runtime", share),
         Fact("The same, layer by layer", _by_layer(found)),

@@ -167,8 +167,7 @@ def quantization(found: QuantizeResult) -> list[Fact]:
     rows = [
         Fact("Recipe", found.recipe),
         Fact("Method chosen", _method(found)),
-        Fact("Overflow fix", found.overflow_fix.replace("_", " ")),
-        Fact("Scales", GRIDS[found.grid]),
+        *_made_for(found),
         Fact("Convolutions quantized", fmt.count(found.quantized_convolutions)),
         Fact("Convolutions left in float", _names(found.float_convolutions)),
         Fact("Per-channel activation scales", fmt.count(found.per_channel_activations)),
@@ -187,6 +186,16 @@ def quantization(found: QuantizeResult) -> list[Fact]:
             )
         )
     return rows
+
+
+def _made_for(found: QuantizeResult) -> list[Fact]:
+    """What our own quantizer did for the target; of a given file it is not known."""
+    if found.method == "given":
+        return []
+    return [
+        Fact("Overflow fix", found.overflow_fix.replace("_", " ")),
+        Fact("Scales", GRIDS[found.grid]),
+    ]
 
 
 def _method(found: QuantizeResult) -> str:

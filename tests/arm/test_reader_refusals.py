@@ -422,3 +422,14 @@ def test_whatever_is_in_the_file_there_is_no_traceback(tmp_path: Path, seed: int
         except BadInputError:
             outcomes[False] += 1
     assert min(outcomes.values()) > 0
+
+
+def test_a_network_without_an_integer_layer() -> None:
+    net = Net(21)
+    x = net.conv("input", 8, 3, 3, stride=2, quantized=False)
+    scale, zero = net.const(np.float32(1 / 32)), net.const(np.int8(0), np.int8)
+    x = net.op("DequantizeLinear", net.op("QuantizeLinear", x, scale, zero), scale, zero)
+    x = net.op("Conv", x, net.const(np.ones((8, 1, 8, 8)) / 64), group=8)
+    model = net.model(net.op("Flatten", x))
+    with pytest.raises(BadInputError, match="computes in integers"):
+        read_graph(model, PREPROCESSING)

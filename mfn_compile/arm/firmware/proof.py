@@ -41,6 +41,10 @@ class ProofRow(Frozen):
     output: str = Field(description="everything that verify printed")
 
 
+class NoVariantError(DeviceError):
+    """This machine's own CPU lacks what every variant of the library needs."""
+
+
 @dataclass(frozen=True)
 class _Run:
     cpu: str
@@ -173,7 +177,7 @@ def _failure(run: _Run, done: Finished) -> InternalCheckError | DeviceError:
     if failed is not None:
         return _wrong(run, failed)
     if done.code == NO_VARIANT:
-        return DeviceError(
+        return NoVariantError(
             "This CPU can run no variant of the compiled library",
             where=run.cpu,
             hint="Run it on a CPU that the target is for",

@@ -40,7 +40,7 @@ class Depthwise:
     def name(self) -> str:
         """Symbol of the kernel."""
         kernel, stride = "x".join(map(str, self.kernel)), "x".join(map(str, self.stride))
-        pads = "".join(map(str, self.padding))
+        pads = "_".join(map(str, self.padding))
         shape = f"{self.height}x{self.width}x{self.epilogue.channels}"
         return f"depthwise_{shape}_k{kernel}_s{stride}_p{pads}_{self.epilogue.tag}"
 

@@ -40,7 +40,7 @@ class FloatConvolution:
         kind = "depthwise" if self.depthwise else "dense"
         kernel, stride = "x".join(map(str, self.kernel)), "x".join(map(str, self.stride))
         shape = f"{self.height}x{self.width}x{self.inputs}x{self.outputs}"
-        pads = "".join(map(str, self.padding))
+        pads = "_".join(map(str, self.padding))
         return f"float_{kind}_{shape}_k{kernel}_s{stride}_p{pads}"
 
     @property
@@ -146,7 +146,7 @@ class UnitLength:
     @property
     def name(self) -> str:
         """Symbol of the kernel."""
-        return f"unit_length_{self.channels}"
+        return f"unit_length_{self.channels}_{np.float32(self.epsilon).view(np.uint32):x}"
 
     def build(self) -> tirx.PrimFunc:
         """Operands: x, out."""

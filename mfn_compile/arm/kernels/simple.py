@@ -87,7 +87,7 @@ class Patches:
         """Symbol of the kernel."""
         kernel, stride = "x".join(map(str, self.kernel)), "x".join(map(str, self.stride))
         shape = f"{self.height}x{self.width}x{self.inputs}of{self.stored}"
-        return f"patches_{shape}_k{kernel}_s{stride}_p{''.join(map(str, self.padding))}"
+        return f"patches_{shape}_k{kernel}_s{stride}_p{'_'.join(map(str, self.padding))}"
 
     def build(self) -> tirx.PrimFunc:
         """Operands: x, pad [inputs], out."""
