@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 
 _GEMM = re.compile(r"^gemm_(\d+)x(\d+)x(\d+)_")
-_WINDOW = r"_k(?P<kh>\d+)x(?P<kw>\d+)_s(?P<sh>\d+)x(?P<sw>\d+)_p(?P<pads>\d+)"
+_WINDOW = r"_k(?P<kh>\d+)x(?P<kw>\d+)_s(?P<sh>\d+)x(?P<sw>\d+)_p(?P<pads>\d+_\d+_\d+_\d+)"
 _DEPTHWISE = re.compile(rf"^depthwise_(?P<h>\d+)x(?P<w>\d+)x(?P<c>\d+){_WINDOW}")
 _FLOAT = re.compile(
     rf"^float_(?P<kind>dense|depthwise)_(?P<h>\d+)x(?P<w>\d+)x(?P<i>\d+)x(?P<c>\d+){_WINDOW}"
 )
-SIDES = 4  # of padding in a name: top, left, bottom, right, one digit each
 
 
 def macs_of(kernel: str) -> int | None:
@@ -25,9 +24,9 @@ def macs_of(kernel: str) -> int | None:
     if gemm := _GEMM.match(kernel):
         return int(gemm[1]) * int(gemm[2]) * int(gemm[3])
     match = _DEPTHWISE.match(kernel) or _FLOAT.match(kernel)
-    if match is None or len(match["pads"]) != SIDES:
+    if match is None:
         return None
-    top, left, bottom, right = map(int, match["pads"])
+    top, left, bottom, right = map(int, match["pads"].split("_"))
     rows = _out(int(match["h"]) + top + bottom, int(match["kh"]), int(match["sh"]))
     columns = _out(int(match["w"]) + left + right, int(match["kw"]), int(match["sw"]))
     taps = int(match["kh"]) * int(match["kw"])
