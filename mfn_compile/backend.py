@@ -49,6 +49,9 @@ class Backend(Protocol):
     def shipped(self, folder: Path, result: BackendResult) -> dict[str, Path]:
         """Files of the bundle that are the artifact, by their path in it."""
 
+    def bundle(self, folder: Path) -> Path:
+        """The folder of a finished build that a device is given."""
+
     def embedder(self, folder: Path, preprocessing: Preprocessing) -> Embedder:
         """Runs the INT8 artifact of a finished build."""
 

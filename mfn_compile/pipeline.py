@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from mfn_compile import environment, gates
+from mfn_compile import environment, gates, on_device
 from mfn_compile.backend import Backend, make_backend
 from mfn_compile.bundle.guard import check_replaceable
 from mfn_compile.bundle.manifest import BundleInfo
 from mfn_compile.bundle.writer import write_bundle
+from mfn_compile.device_result import DeviceResult
 from mfn_compile.evaluating import stored_evaluation
 from mfn_compile.material import Material, gather
 from mfn_compile.model.files import checked_sha256
@@ -35,6 +36,10 @@ from mfn_compile.store import Stage, Store, Stored
 from mfn_compile.target import OverflowFix, Target, load_target
 from mfn_compile.version import __version__
 
+UNTIMED = (
+    "No latency is stated: no device was named. --device virtual:NAME models one, "
+    "--device rpc://HOST:PORT/KEY measures on a board."
+)
 JUDGED_CROPS = 128  # crops on which the backend is compared with the outside judge
 
 
@@ -57,9 +62,10 @@ def run(request: CompileRequest, progress: Progress | None = None) -> Outcome:
     progress = progress or SilentProgress()
     target, recipe = load_target(request.target), load_recipe(request.recipe)
     backend = make_backend(target, request.threads)
+    device = on_device.choose(request.device, target, request.target)
     with open_store(request.cache_dir, request.no_cache, progress) as store:
         checkpoint = Checkpoint(request.model, store, progress)
-        return _Run(request, target, recipe, backend, store, progress, checkpoint).outcome()
+        return _Run(request, target, recipe, backend, device, store, progress, checkpoint).outcome()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +74,7 @@ class _Run:
     target: Target
     recipe: Recipe
     backend: Backend
+    device: on_device.Device | None
     store: Store
     progress: Progress
     checkpoint: Checkpoint
@@ -76,8 +83,9 @@ class _Run:
         out = self.request.out or default_out(self.checkpoint.path, self.target)
         check_replaceable(out)  # before minutes of work, not after
         self.progress.note(describe_checkpoint(self.checkpoint))
+        self.unready  # noqa: B018 - a missing tool is told before minutes of work
         self.built  # noqa: B018 - an artifact that cannot be built is told first
-        result = self._result(self.latency, self.evaluation)
+        result = self._result(self.latency, self.timed, self.evaluation)
         return Outcome(result, self._bundle(result, out))
 
     @cached_property
@@ -182,6 +190,23 @@ class _Run:
         ).result
 
     @cached_property
+    def unready(self) -> str:
+        """Why the target's own device is left out; empty where it is not."""
+        return "" if self.device is None else on_device.unready(self.device)
+
+    @cached_property
+    def timed(self) -> DeviceResult | None:
+        if self.device is None or self.unready:
+            return None
+        return on_device.time_on(
+            self.device,
+            self.backend.bundle(self.built.folder),
+            self.store,
+            self.progress,
+            seconds=self.request.device_seconds,
+        )
+
+    @cached_property
     def evaluation(self) -> Evaluation | None:
         dataset = self.material.dataset
         if dataset is None:
@@ -193,7 +218,12 @@ class _Run:
             dataset, fp32, int8, self.request.data.all_pairs, self.store, self.progress
         )
 
-    def _result(self, latency: Latency | None, evaluation: Evaluation | None) -> Result:
+    def _result(
+        self,
+        latency: Latency | None,
+        device: DeviceResult | None,
+        evaluation: Evaluation | None,
+    ) -> Result:
         limit = self.request.max_latency_ms
         budget = self.target.budget.latency_ms if limit is None else limit
         return Result(
@@ -214,10 +244,29 @@ class _Run:
             evaluation=evaluation,
             latency=latency,
             size=self._size(),
-            gates=gates.judge(evaluation, latency, self.request.max_drop, budget),
+            device=device,
+            gates=gates.judge(
+                evaluation,
+                latency,
+                device,
+                max_drop=self.request.max_drop,
+                max_latency_ms=budget,
+                strict=self.request.strict,
+            ),
             environment=environment.describe(),
             inputs=self._inputs(),
-            notes=(*self.material.notes(), *self.backend.notes(self.quantized.result.overflow_fix)),
+            notes=self._notes(device),
+        )
+
+    def _notes(self, device: DeviceResult | None) -> tuple[str, ...]:
+        untimed = self.unready
+        if not untimed and device is None and not self.backend.measures_latency:
+            untimed = UNTIMED
+        return (
+            *self.material.notes(),
+            *self.backend.notes(self.quantized.result.overflow_fix),
+            *([untimed] if untimed else []),
+            *(() if device is None else device.warnings),
         )
 
     def _size(self) -> Size:

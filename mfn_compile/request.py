@@ -7,6 +7,8 @@ from pathlib import Path
 
 from mfn_compile.errors import UsageError
 
+DEVICE_SECONDS = 300.0  # after which a device that does not answer is given up
+
 
 @dataclass(frozen=True)
 class DataSource:
@@ -77,6 +79,9 @@ class CompileRequest:
     """A whole run. Budgets None are the defaults (0.2 points; the target's milliseconds).
 
     `qdq` is the checkpoint's network as somebody else quantized it; it takes the place of ours.
+    `device` is what an ARM artifact is timed on (virtual:NAME, rpc://HOST:PORT/KEY, local, none);
+    None is the target's own virtual board, where the target is a board. `strict` misses the latency
+    budget where a modelled time may keep to it or not.
     """
 
     target: str
@@ -91,6 +96,9 @@ class CompileRequest:
     blob: bool = False
     max_drop: float = 0.2
     max_latency_ms: float | None = None
+    device: str | None = None
+    device_seconds: float = DEVICE_SECONDS
+    strict: bool = False
     cache_dir: Path | None = None
     no_cache: bool = False
 

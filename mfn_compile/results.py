@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from mfn_compile.device_result import Chance, DeviceResult
 from mfn_compile.frozen import Frozen
 from mfn_compile.model.preprocessing import Preprocessing
 
@@ -232,7 +233,7 @@ class BackendResult(Frozen):
 class Latency(Frozen):
     """Time of one image; says what it is, where it was taken, and against what."""
 
-    kind: Literal["measured", "modelled"]
+    kind: Literal["measured"]
     device: str
     cpu_flags: tuple[str, ...]
     runtime: str
@@ -245,10 +246,6 @@ class Latency(Frozen):
     fp32_p90_ms: float
     fp32_p99_ms: float
     speedup: float = Field(description="median of the paired ratios fp32 / INT8")
-    cycles: int | None = None
-    instructions: int | None = None
-    low_ms: float | None = Field(default=None, description="interval of a modelled time")
-    high_ms: float | None = None
 
 
 class Size(Frozen):
@@ -346,6 +343,9 @@ class Gate(Frozen):
     limit: float
     value: float
     text: str
+    chance: Chance | None = Field(
+        default=None, description="that a modelled time keeps to the limit"
+    )
 
 
 class Gates(Frozen):
@@ -396,7 +396,12 @@ class Result(Frozen):
     quantization: QuantizeResult
     backend: BackendResult | None = None
     evaluation: Evaluation | None = None
-    latency: Latency | None = None
+    latency: Latency | None = Field(
+        default=None, description="where the artifact and the float network ran side by side"
+    )
+    device: DeviceResult | None = Field(
+        default=None, description="of an artifact for a device that is not this machine"
+    )
     size: Size
     gates: Gates
     environment: Environment

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from mfn_compile.boards import Board
 from mfn_compile.frozen import Frozen
 from mfn_compile.hashing import value_sha256
 from mfn_compile.resources import data_dir
@@ -130,11 +131,16 @@ class Target(Frozen):
     runtime: Runtime
     budget: Budget
     code: Code | None = Field(default=None, description="for the tvm backend")
+    board: Board | None = Field(
+        default=None, description="one board rather than a core; for --device virtual:NAME"
+    )
 
     @model_validator(mode="after")
     def _code_is_for_tvm(self) -> Target:
         if (self.backend == "tvm") != (self.code is not None):
             raise ValueError("the tvm backend needs a [code] section, and no other takes one")
+        if self.board is not None and self.code is None:
+            raise ValueError("a [board] belongs to the tvm backend")
         return self
 
     def to_json(self) -> str:

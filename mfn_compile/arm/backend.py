@@ -118,6 +118,10 @@ class TvmBackend:
         """Files of the bundle, by their path in it."""
         return {name: folder / FOLDER / name for name in result.files}
 
+    def bundle(self, folder: Path) -> Path:
+        """The folder of a finished build with lib/, include/ and golden/, as in a bundle."""
+        return folder / FOLDER
+
     def embedder(self, folder: Path, preprocessing: Preprocessing) -> IntegerEmbedder:
         """Runs the INT8 artifact's integers of a finished build."""
         return IntegerEmbedder(folder / QDQ, preprocessing)
@@ -148,7 +152,7 @@ class TvmBackend:
         return (
             "Drift was measured with the library's own integers, computed on this machine's CPU; "
             "that the library computes the same bits is what its golden vectors prove, wherever "
-            "they were run. No latency is stated: no ARM device was measured.",
+            "they were run.",
         )
 
 

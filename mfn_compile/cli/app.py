@@ -92,6 +92,12 @@ def compile_command(
         float | None,
         typer.Option(help="Time one image may take; default: the target's budget.", min=0.0),
     ] = None,
+    device: options.Device = None,
+    device_seconds: options.DeviceSeconds = 300.0,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="A modelled time that may miss the budget misses it."),
+    ] = False,
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
     as_json: options.Json = False,
@@ -127,6 +133,9 @@ def compile_command(
             blob=blob,
             max_drop=max_drop,
             max_latency_ms=max_latency_ms,
+            device=device,
+            device_seconds=device_seconds,
+            strict=strict,
             cache_dir=cache_dir,
             no_cache=no_cache,
         )

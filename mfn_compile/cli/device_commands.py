@@ -14,9 +14,22 @@ from mfn_compile.cli import options
 from mfn_compile.cli.boundary import ErrorBoundary
 
 if TYPE_CHECKING:
-    from mfn_compile.device.profile import Profile
+    from mfn_compile.device_result import DeviceResult
 
 SHOWN = 15  # kernels in the table; --json has all
+LOG_WIDTH = 140  # where there is no terminal that would break lines
+NAME_WIDTH = 20
+COLUMNS = (  # title, and the column of the report's table
+    ("layers", 2),
+    ("cycles", 3),
+    ("time", 4),
+    ("share", 5),
+    ("MAC/cycle", 6),
+    ("of peak", 7),
+    ("moved", 8),
+    ("bound", 10),
+    ("code", 11),
+)
 
 
 class VariantName(StrEnum):
@@ -33,64 +46,72 @@ def register(app: typer.Typer) -> None:
 
 def profile(
     bundle: Annotated[Path, typer.Argument(help="Folder that a run for an ARM target wrote.")],
-    core: Annotated[
-        str, typer.Option(help="A core that the virtual board has a model of, like cortex-a72.")
+    device: Annotated[
+        str,
+        typer.Option(help="virtual:NAME (a core or a board, modelled), rpc://HOST:PORT/KEY, local"),
     ],
     variant: Annotated[
         VariantName | None,
-        typer.Option(help="Default: the fastest that bundle and core have.", show_default=False),
+        typer.Option(
+            help="Of a virtual device; default: the fastest that bundle and core have.",
+            show_default=False,
+        ),
     ] = None,
+    device_seconds: options.DeviceSeconds = 300.0,
+    cache_dir: options.CacheDir = None,
     as_json: options.Json = False,
+    quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Say where one inference spends its modelled cycles, kernel by kernel.
+    """Say where one inference spends its time on a device, kernel by kernel.
 
-    The library runs under QEMU; the cycles are a model's. They are not a time: waiting for memory
-    is not in them.
+    On a virtual device the library runs under QEMU and the cycles are a model's. They are not a
+    time: waiting for memory is not in them. A virtual board scales them to one, with its error.
     """
     with ErrorBoundary(debug=debug):
-        from mfn_compile.device.board import find_core  # noqa: PLC0415
-        from mfn_compile.device.profile import best_variant  # noqa: PLC0415
-        from mfn_compile.device.profile import profile as run  # noqa: PLC0415
+        from mfn_compile.cli.console import make_progress  # noqa: PLC0415
+        from mfn_compile.on_device import parse, profile_on  # noqa: PLC0415
 
-        found_core = find_core(core)
-        chosen = variant.value if variant else best_variant(bundle, found_core)
+        chosen = parse(device)
         with redirect_stdout(sys.stderr):
-            found = run(bundle, found_core, chosen)
+            found = profile_on(
+                chosen,
+                bundle,
+                variant.value if variant else None,
+                cache_dir=cache_dir,
+                progress=make_progress(quiet=quiet),
+                seconds=device_seconds,
+            )
         if as_json:
-            typer.echo(found.model_dump_json(indent=2))
+            typer.echo(found.model_dump_json(indent=2, exclude_none=True))
         else:
             _show(found)
 
 
-def _show(found: Profile) -> None:
+def _show(found: DeviceResult) -> None:
     from rich.console import Console  # noqa: PLC0415 - not needed for --json
     from rich.table import Table  # noqa: PLC0415
 
+    from mfn_compile.report.device import facts, kernels  # noqa: PLC0415
+    from mfn_compile.report.format import ABSENT  # noqa: PLC0415
+
     console = Console()
-    console.print(
-        f"{found.core}, {found.variant}: {found.cycles / 1e6:.2f} million modelled cycles, "
-        f"{found.instructions / 1e6:.2f} million instructions, {found.l1_misses:,} L1 and "
-        f"{found.l2_misses:,} L2 misses, {found.macs_per_cycle:.2f} multiply-adds a cycle. "
-        f"Cycles from {found.model}; waiting for memory is not in them.",
-        highlight=False,
-        soft_wrap=True,
-    )
+    if not console.is_terminal:
+        console = Console(width=LOG_WIDTH)
+    console.print(f"One image: {found.says()}", highlight=False, soft_wrap=True)
+    for row in facts(found):
+        console.print(f"  {row.label}: {row.value}", highlight=False, soft_wrap=True)
+    for text in found.warnings:
+        console.print(f"Note: {text}", highlight=False, soft_wrap=True)
+    rows = kernels(found)
+    # A column without a value (a model's microseconds) only takes the names' room.
+    columns = [c for c in COLUMNS if any(cells[c[1]] != ABSENT for cells in rows)]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("kernel", overflow="fold", ratio=1)
-    for title in ("calls", "Mcycles", "share", "MAC/cycle", "of peak", "bound", "code"):
+    table.add_column("kernel", overflow="fold", ratio=1, min_width=NAME_WIDTH)
+    for title, _ in columns:
         table.add_column(title, justify="right", no_wrap=True, min_width=len(title))
-    for row in found.kernels[:SHOWN]:
-        table.add_row(
-            row.kernel,
-            f"{row.calls:,}",
-            f"{row.cycles / 1e6:.3f}",
-            f"{100 * row.share:.1f} %",
-            "" if row.macs_per_cycle is None else f"{row.macs_per_cycle:.2f}",
-            "" if row.of_peak is None else f"{100 * row.of_peak:.0f} %",
-            row.bound,
-            f"{row.code_bytes:,}",
-        )
+    for cells in rows[:SHOWN]:
+        table.add_row(cells[0], *(cells[index] for _, index in columns))
     console.print(table)
     if len(found.kernels) > SHOWN:
         console.print(f"and {len(found.kernels) - SHOWN} more; --json has them", highlight=False)

@@ -76,6 +76,17 @@ Qat = Annotated[
 Threads = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Threads of one inference; default: target's.")
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        help="Time an ARM artifact on virtual:NAME (modelled), rpc://HOST:PORT/KEY (a board), "
+        "local, or none. Default: the target's own virtual board, where it is a board.",
+        show_default=False,
+    ),
+]
+DeviceSeconds = Annotated[
+    float, typer.Option(min=1.0, help="Give a device up that does not answer for so long.")
+]
 Out = Annotated[Path | None, typer.Option(help="Where the result goes.", show_default=False)]
 CacheDir = Annotated[
     Path | None,

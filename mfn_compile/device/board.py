@@ -9,23 +9,12 @@ from pathlib import Path
 from pydantic import Field
 
 from mfn_compile.arm.firmware.facts import Variant
+from mfn_compile.boards import Cache
 from mfn_compile.errors import BadInputError
 from mfn_compile.frozen import Frozen
 from mfn_compile.tomlfile import load_model
 
 LINE = 64  # bytes of a cache line
-
-
-class Cache(Frozen):
-    """A data cache with least recently used replacement."""
-
-    kib: int = Field(ge=1, le=1 << 16, description="size in KiB")
-    ways: int = Field(ge=1, le=64)
-
-    @property
-    def bytes(self) -> int:
-        """Its size."""
-        return self.kib * 1024
 
 
 class Macs(Frozen):
@@ -51,6 +40,8 @@ class Core(Frozen):
     )
     dispatch: int | None = Field(default=None, ge=1, le=16, description="instructions a cycle")
     qemu: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", description="QEMU's name of the CPU")
+    part: int = Field(ge=0, lt=1 << 12, description="Arm's number of it, as in /proc/cpuinfo")
+    stepping: tuple[int, int] = Field(description="variant and revision, likewise")
     macs: Macs
     l1: Cache = Field(description="first-level data cache")
     l2: Cache

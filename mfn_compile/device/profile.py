@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field
 
@@ -19,38 +18,11 @@ from mfn_compile.device.emulator import folder as board_folder
 from mfn_compile.device.kernels import macs_of
 from mfn_compile.device.runner import RUN_SECONDS, build_inference, open_bundle, run_counted
 from mfn_compile.device.symbols import Symbol, Symbols, read_symbols
+from mfn_compile.device_result import KernelCost
 from mfn_compile.frozen import Frozen
 
 PREFIX = "mfn_"
 COVERED = 0.9998  # share of the instructions that is given to the model
-
-
-class KernelCost(Frozen):
-    """One kernel, or one other function, over the whole inference; caches are a model's too."""
-
-    kernel: str = Field(description="symbol; of a kernel, without mfn_ and the variant")
-    in_library: bool = Field(description="whether it is of the library, or of the C library")
-    layers: int = Field(ge=0, description="places that call it")
-    calls: int = Field(ge=0, description="how often it ran")
-    instructions: int = Field(ge=0)
-    cycles: float = Field(ge=0, description="modelled; waiting for memory is not in it")
-    share: float = Field(ge=0, le=1, description="of the cycles of the inference")
-    macs: int | None = Field(description="multiply-adds, those on padding too, where it has any")
-    macs_per_cycle: float | None
-    of_peak: float | None = Field(
-        description="macs_per_cycle by the most int8 ones that the core can"
-    )
-    l1_misses: int = Field(ge=0)
-    l2_misses: int = Field(ge=0)
-    bytes_moved: int = Field(ge=0, description="into the first-level cache: its misses' lines")
-    memory_bytes: int = Field(ge=0, description="of these, from memory")
-    memory_cycles: float = Field(
-        ge=0, description="that the transfer takes at the core's nominal rates; not in cycles"
-    )
-    bound: Literal["compute", "memory"] = Field(
-        description="memory where memory_cycles exceed cycles"
-    )
-    code_bytes: int = Field(ge=0)
 
 
 class Profile(Frozen):
@@ -162,20 +134,21 @@ def _profile(
         row.calls += count
         row.places.add(site)
     total = sum(row.cycles for row in sums.values())
-    rows = [_row(row, total, core, variant) for row in sums.values()]
+    costly = sorted(sums.values(), key=lambda row: (-row.cycles, row.symbol.name))
+    rows = tuple(_row(row, total, core, variant) for row in costly)
     macs = sum(row.macs or 0 for row in rows)
     return Profile(
         core=core.name,
         variant=variant,
         model=model,
         cycles=total,
-        instructions=sum(row.instructions for row in rows),
+        instructions=sum(row.instructions for row in sums.values()),
         accesses=counts.accesses,
-        l1_misses=sum(row.l1_misses for row in rows),
-        l2_misses=sum(row.l2_misses for row in rows),
+        l1_misses=sum(row.l1 for row in sums.values()),
+        l2_misses=sum(row.l2 for row in sums.values()),
         macs=macs,
         macs_per_cycle=macs / total if total else 0.0,
-        kernels=tuple(sorted(rows, key=lambda row: (-row.cycles, row.kernel))),
+        kernels=rows,
     )
 
 

@@ -101,6 +101,10 @@ class OpenVinoBackend:
         """The INT8 model's files of the bundle, by their path in it."""
         return {f"model/{name}": folder / name for name in result.files if "int8" in name}
 
+    def bundle(self, folder: Path) -> Path:
+        """The folder of a finished build."""
+        return folder
+
     def embedder(self, folder: Path, preprocessing: Preprocessing) -> OpenVinoEmbedder:
         """Runs the INT8 artifact of a finished build."""
         return OpenVinoEmbedder(folder / INT8_XML, preprocessing, self._device, self._isa)

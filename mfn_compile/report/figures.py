@@ -67,7 +67,7 @@ def roc(evaluation: Evaluation) -> str:
     )
     lowest = _lowest_far(every.impostor if every else evaluation.pairs // 2)
     with mpl.rc_context({**STYLE, "svg.hashsalt": "roc"}):
-        figure, axes = _canvas()
+        figure, axes = canvas()
         for curve, colour, dashes, name in (
             (fp32, FP32, (None, None), "fp32"),
             (int8, INT8, (4, 2), "INT8"),
@@ -83,7 +83,7 @@ def roc(evaluation: Evaluation) -> str:
         axes.set_ylabel("True accept rate, %")
         axes.grid(True)
         axes.legend(frameon=False, loc="lower right")
-        return _svg(figure, "roc", "ROC curves of the fp32 and the INT8 network")
+        return svg(figure, "roc", "ROC curves of the fp32 and the INT8 network")
 
 
 def _lowest_far(impostors: int) -> float:
@@ -101,7 +101,7 @@ def cosine_histogram(stats: CosineStats) -> str:
     counts = np.asarray(stats.histogram, float)
     edges = np.asarray(stats.histogram_edges, float)
     with mpl.rc_context({**STYLE, "svg.hashsalt": "cosine"}):
-        figure, axes = _canvas()
+        figure, axes = canvas()
         axes.stairs(counts, edges, fill=True, color=INT8)
         axes.axvline(stats.mean, color=INK, linewidth=1.2, label="mean")
         axes.axvline(stats.p01, color=MARK, linewidth=1.2, dashes=(4, 2), label="1st percentile")
@@ -114,7 +114,7 @@ def cosine_histogram(stats: CosineStats) -> str:
         axes.set_ylabel("Images")
         axes.grid(True, axis="y")
         axes.legend(frameon=False, loc="upper left")
-        return _svg(figure, "cosine", "Histogram of the cosine of INT8 and fp32 embeddings")
+        return svg(figure, "cosine", "Histogram of the cosine of INT8 and fp32 embeddings")
 
 
 def layer_bars(layers: tuple[LayerError, ...]) -> str:
@@ -123,7 +123,7 @@ def layer_bars(layers: tuple[LayerError, ...]) -> str:
     values = [layer.sqnr_db for layer in layers]
     colours = [MARK if i in marked else INT8 for i in range(len(layers))]
     with mpl.rc_context({**STYLE, "svg.hashsalt": "layers"}):
-        figure, axes = _canvas(width=1.9)
+        figure, axes = canvas(width=1.9)
         axes.bar(range(1, len(layers) + 1), values, width=0.8, color=colours)
         for i in sorted(marked):
             above = max(values[i], 0)
@@ -139,17 +139,19 @@ def layer_bars(layers: tuple[LayerError, ...]) -> str:
         axes.set_xlabel("Layer, by its number in the table")
         axes.set_ylabel("Signal to noise, dB")
         axes.grid(True, axis="y")
-        return _svg(figure, "layers", "Signal-to-quantization-noise ratio of every layer")
+        return svg(figure, "layers", "Signal-to-quantization-noise ratio of every layer")
 
 
-def _canvas(width: float = 1.0) -> tuple[Figure, Any]:
+def canvas(width: float = 1.0) -> tuple[Figure, Any]:
+    """An empty figure, `width` columns of the page wide, and its axes."""
     # No pyplot: it keeps every figure alive and would pick a screen's backend.
     figure = Figure(figsize=(INCHES[0] * width, INCHES[1]), layout="constrained")
     FigureCanvasSVG(figure)
     return figure, figure.add_subplot()
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
+def svg(figure: Figure, name: str, label: str) -> str:
+    """The figure as SVG text whose ids begin with `name`; `label` is for screen readers."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata=NO_METADATA)
     text = buffer.getvalue()

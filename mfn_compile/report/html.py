@@ -5,7 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mfn_compile.report import figures, firmware, tables
+from mfn_compile.report import device, device_figures, figures, firmware, tables
 from mfn_compile.report import format as fmt
 from mfn_compile.report.verdict import is_demo, tiles, verdict
 from mfn_compile.results import Result
@@ -31,6 +31,7 @@ def render_html(result: Result) -> str:
         demo=is_demo(result),
         tables=tables,
         firmware=firmware,
+        device=device,
         fmt=fmt,
         layers=tables.layers(layers),
         lowest=tables.lowest(layers),
@@ -46,4 +47,8 @@ def _figures(result: Result) -> dict[str, Markup]:
         found["cosine"] = Markup(figures.cosine_histogram(result.evaluation.cosine))
     if result.quantization.layers:
         found["layers"] = Markup(figures.layer_bars(result.quantization.layers))
+    if result.device is not None and result.device.kernels:
+        found["kernels"] = Markup(device_figures.kernel_bars(result.device))
+        if device_figures.has_roofline(result.device):
+            found["roofline"] = Markup(device_figures.roofline(result.device))
     return found

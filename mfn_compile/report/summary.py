@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from mfn_compile.report import firmware, tables
+from mfn_compile.report import device, firmware, tables
 from mfn_compile.report import format as fmt
 from mfn_compile.report.verdict import DEMO, is_demo, verdict
 from mfn_compile.results import Evaluation, Result
@@ -102,6 +102,8 @@ def _rest(result: Result) -> list[tables.Fact]:
             rows += firmware.short(result.backend.firmware)
     if result.latency is not None:
         rows += _latency(result)
+    if result.device is not None:
+        rows += device.short(result.device)
     rows += tables.size(result.size)
     rows += [tables.Fact("Note", text) for text in result.notes]
     return rows
@@ -111,7 +113,7 @@ def _latency(result: Result) -> list[tables.Fact]:
     found = result.latency
     assert found is not None
     times = "; ".join(f"{row.label.lower()} {row.int8}" for row in tables.latency(found))
-    where = f"{found.kind}, {found.device}, {fmt.plural(found.threads, 'thread')}, {found.runtime}"
+    where = f"measured, {found.device}, {fmt.plural(found.threads, 'thread')}, {found.runtime}"
     return [
         tables.Fact("Latency", times),
         tables.Fact("Taken on", where),

@@ -288,23 +288,14 @@ def lowest(found: tuple[LayerError, ...], number: int = LOWEST) -> list[LayerRow
 
 def latency_facts(found: Latency) -> list[Fact]:
     """Where a time was taken, and what kind of time it is."""
-    rows = [
-        Fact("Kind", "measured" if found.kind == "measured" else "modelled, not measured"),
+    return [
         Fact("Device", found.device),
         Fact("Threads", fmt.count(found.threads)),
         Fact("Runtime", found.runtime),
         Fact("Repeats", fmt.count(found.repeats)),
         Fact("Speed-up over fp32", f"{fmt.ratio(found.speedup)} (median of interleaved pairs)"),
+        Fact("CPU features", ", ".join(found.cpu_flags) or "none recorded"),
     ]
-    if found.low_ms is not None and found.high_ms is not None:
-        low, high = fmt.milliseconds(found.low_ms), fmt.milliseconds(found.high_ms)
-        rows.append(Fact("Interval of the estimate", f"{low} to {high}"))
-    if found.cycles is not None:
-        rows.append(Fact("Cycles", fmt.count(found.cycles)))
-    if found.instructions is not None:
-        rows.append(Fact("Instructions", fmt.count(found.instructions)))
-    rows.append(Fact("CPU features", ", ".join(found.cpu_flags) or "none recorded"))
-    return rows
 
 
 def size(found: Size) -> list[Fact]:

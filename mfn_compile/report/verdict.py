@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mfn_compile.device_result import DeviceResult
 from mfn_compile.report import format as fmt
 from mfn_compile.results import Evaluation, Gate, Latency, Result
 
 DEMO = "demo model on rendered faces"
+MODELLED = "The latency is a model's estimate; nothing ran on the board."
+NO_TIME = "Modelled cycles are no time: they leave out the waiting for memory."
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class Verdict:
     """Outcome of a run in words.
 
     Attributes:
-        passed: None when there was no budget to check.
+        passed: None when there was no budget to check, or a modelled time may keep to it or not.
         headline: which budgets were met.
         sentence: what was compiled, for what, the accuracy and the time.
         caveats: what a reader must know before quoting the numbers.
@@ -32,7 +35,7 @@ def verdict(result: Result) -> Verdict:
     """Judge a result by its gates."""
     gates = [g for g in (result.gates.drop, result.gates.latency) if g is not None]
     return Verdict(
-        passed=all(gate.passed for gate in gates) if gates else None,
+        passed=_passed(gates),
         headline=_headline(result.gates.drop, result.gates.latency),
         sentence=_sentence(result),
         caveats=_caveats(result),
@@ -44,10 +47,20 @@ def is_demo(result: Result) -> bool:
     return result.checkpoint.demo or bool(result.evaluation and result.evaluation.rendered)
 
 
+def _passed(gates: list[Gate]) -> bool | None:
+    if not all(gate.passed for gate in gates):
+        return False
+    return None if not gates or any(_open(gate) for gate in gates) else True
+
+
+def _open(gate: Gate | None) -> bool:
+    return gate is not None and gate.passed and gate.chance == "uncertain"
+
+
 def _headline(drop: Gate | None, latency: Gate | None) -> str:
     named = (("accuracy", drop), ("latency", latency))
     missed = [name for name, gate in named if gate is not None and not gate.passed]
-    met = [name for name, gate in named if gate is not None and gate.passed]
+    met = [name for name, gate in named if gate is not None and gate.passed and not _open(gate)]
     unchecked = [name for name, gate in named if gate is None]
     if len(unchecked) == 2:
         return "No budget was checked"
@@ -56,6 +69,8 @@ def _headline(drop: Gate | None, latency: Gate | None) -> str:
         parts.append(f"{_budgets(missed)} missed")
     if met:
         parts.append(f"{_budgets(met)} met")
+    if _open(latency):
+        parts.append("latency budget uncertain")
     if unchecked:
         parts.append(f"{unchecked[0]} not checked")
     text = ", ".join(parts)
@@ -77,6 +92,8 @@ def _sentence(result: Result) -> str:
         parts.append("its accuracy was not evaluated")
     if result.latency is not None:
         parts.append(_time(result.latency, result.gates.latency))
+    elif result.device is not None:
+        parts.append(_on_device(result.device, result.gates.latency))
     else:
         parts.append("its latency was not taken")
     return "; ".join(parts) + "."
@@ -95,6 +112,16 @@ def _time(latency: Latency, gate: Gate | None) -> str:
     return text + (f"; budget {fmt.milliseconds(gate.limit)})" if gate else ")")
 
 
+def _on_device(device: DeviceResult, gate: Gate | None) -> str:
+    if device.milliseconds is None:
+        return f"one image costs {device.says()}"
+    text = f"one image takes {device.says()}"
+    if gate is None:
+        return text
+    budget = f"{text[:-1]}; budget {fmt.milliseconds(gate.limit)}"
+    return f"{budget}, that it keeps to it is {gate.chance})" if gate.chance else f"{budget})"
+
+
 def _caveats(result: Result) -> tuple[str, ...]:
     found = []
     evaluation = result.evaluation
@@ -104,8 +131,8 @@ def _caveats(result: Result) -> tuple[str, ...]:
             if result.checkpoint.demo
             else "The evaluation images are rendered faces, not photographs."
         )
-    if result.latency is not None and result.latency.kind == "modelled":
-        found.append("The latency is a model's estimate; nothing ran on the device.")
+    if result.device is not None and result.device.kind == "modelled":
+        found.append(MODELLED if result.device.milliseconds else NO_TIME)
     shared = result.quantization.calibration.shared_identities
     if shared and evaluation is not None:
         found.append(
@@ -143,9 +170,26 @@ def tiles(result: Result) -> tuple[Tile, ...]:
     if latency is not None:
         under = _under(result.gates.latency, fmt.milliseconds, latency.kind)
         found.append(Tile("Time of one image", fmt.milliseconds(latency.p50_ms), *under))
+    if result.device is not None:
+        found.append(_device_tile(result.device, result.gates.latency))
     below = f"fp32 {fmt.short_size(size.fp32_model)}"
     found.append(Tile("INT8 model", fmt.short_size(size.model), below))
     return tuple(found)
+
+
+def _device_tile(device: DeviceResult, gate: Gate | None) -> Tile:
+    time = device.milliseconds
+    if time is None:
+        assert device.cycles is not None
+        return Tile("Cycles of one image", f"{device.cycles / 1e6:.1f} M", "modelled")
+    if time.low is None or time.high is None:
+        under = _under(gate, fmt.milliseconds, device.kind)
+        return Tile("Time of one image", fmt.milliseconds(time.value), *under)
+    state = "none"
+    if gate is not None and gate.chance != "uncertain":
+        state = "pass" if gate.passed else "fail"
+    interval = f"modelled, {time.low:.1f} to {time.high:.1f} ms"
+    return Tile("Time of one image", f"{time.value:.1f} ms", interval, state)
 
 
 def _under(gate: Gate | None, show: Callable[[float], str], otherwise: str) -> tuple[str, str]:

@@ -29,11 +29,11 @@ def bundle(checkpoint: Path, faces: FaceFolder, tmp_path_factory: pytest.TempPat
 
 @needs_board
 def test_the_table_and_the_document_agree(bundle: Path) -> None:
-    shown = mfn("profile", bundle, "--core", "cortex-a55")
+    shown = mfn("profile", bundle, "--device", "virtual:cortex-a55")
     assert shown.exit_code == 0, shown.output
-    assert "cortex-a55, dotprod" in shown.stdout
+    assert "modelled for Cortex-A55, 1 thread" in shown.stdout
     assert "gemm_" in shown.stdout
-    document = json.loads(mfn("profile", bundle, "--core", "cortex-a55", "--json").stdout)
+    document = json.loads(mfn("profile", bundle, "--device", "virtual:cortex-a55", "--json").stdout)
     assert document["variant"] == "dotprod"
     total = sum(row["cycles"] for row in document["kernels"])
     assert abs(total - document["cycles"]) < 0.05 * document["cycles"]
@@ -41,7 +41,7 @@ def test_the_table_and_the_document_agree(bundle: Path) -> None:
 
 @needs_board
 def test_a_core_without_dot_products_runs_the_plain_code(bundle: Path) -> None:
-    document = json.loads(mfn("profile", bundle, "--core", "cortex-a53", "--json").stdout)
+    document = json.loads(mfn("profile", bundle, "--device", "virtual:cortex-a53", "--json").stdout)
     assert document["variant"] == "neon"
 
 
@@ -52,7 +52,7 @@ def refuses(code: int, says: str, *arguments: object) -> None:
 
 
 def test_wrong_cores_variants_and_folders(bundle: Path, tmp_path: Path) -> None:
-    refuses(3, "cortex-a72", bundle, "--core", "cortex-a99")
-    refuses(3, "no dot product", bundle, "--core", "cortex-a53", "--variant", "dotprod")
-    refuses(3, "no bundle with a library", tmp_path, "--core", "cortex-a53")
+    refuses(3, "cortex-a72", bundle, "--device", "virtual:cortex-a99")
+    refuses(3, "no dot product", bundle, "--device", "virtual:cortex-a53", "--variant", "dotprod")
+    refuses(3, "no bundle with a library", tmp_path, "--device", "virtual:cortex-a53")
     refused(2, "belongs to the whole run", "--target", "arm64", "targets")

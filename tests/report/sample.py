@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from mfn_compile.device_result import DeviceResult, KernelCost, Milliseconds, Peaks
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.results import (
     AllPairs,
@@ -218,6 +219,86 @@ def demo() -> Result:
                 drop=Gate(passed=False, limit=0.01, value=0.0333, text="drop 0.033 of 0.01"),
                 latency=Gate(passed=False, limit=4, value=4.412, text="4.41 ms of 4 ms"),
             ),
+        }
+    )
+
+
+def _kernel(kernel: str, share: float, **more: object) -> KernelCost:
+    return KernelCost.model_validate(
+        {"kernel": kernel, "in_library": True, "layers": 4, "calls": 4, "share": share, **more}
+    )
+
+
+def device() -> DeviceResult:
+    """A modelled board: two kernels that multiply, one that memory bounds, one that copies."""
+    kernels = (
+        _kernel(
+            "gemm_784x128x64_i8",
+            0.6,
+            cycles=24e6,
+            instructions=40_000_000,
+            macs=150_000_000,
+            macs_per_cycle=6.25,
+            of_peak=0.78,
+            l1_misses=20_000,
+            l2_misses=400,
+            bytes_moved=1_280_000,
+            memory_bytes=25_600,
+            memory_cycles=90_240.0,
+            bound="compute",
+            code_bytes=692,
+        ),
+        _kernel(
+            "depthwise_7x7x512",
+            0.38,
+            cycles=15.2e6,
+            instructions=20_000_000,
+            macs=50_000_000,
+            macs_per_cycle=3.29,
+            of_peak=0.41,
+            l1_misses=900_000,
+            l2_misses=800_000,
+            bytes_moved=57_600_000,
+            memory_bytes=51_200_000,
+            memory_cycles=20.9e6,
+            bound="memory",
+            code_bytes=5_504,
+        ),
+        _kernel("memcpy", 0.02, in_library=False, cycles=0.8e6, instructions=1_000_000),
+    )
+    return DeviceResult(
+        device="virtual:raspberry-pi-4",
+        kind="modelled",
+        title="Raspberry Pi 4, Cortex-A72 1.8 GHz",
+        core="cortex-a72",
+        clock_ghz=1.8,
+        variant="neon",
+        model="llvm-mca 19.1.7 cortex-a57",
+        cycles=40e6,
+        instructions=61_000_000,
+        accesses=9_000_000,
+        l1_misses=920_000,
+        l2_misses=800_400,
+        macs=200_000_000,
+        macs_per_cycle=5.0,
+        milliseconds=Milliseconds(value=17.2, low=14.2, high=20.8),
+        peaks=Peaks(macs_per_cycle=8, l2_bytes_per_cycle=16, memory_bytes_per_cycle=2.5),
+        kernels=kernels,
+        warnings=("The calibration is a fit.",),
+    )
+
+
+def on_board() -> Result:
+    """An artifact whose time was modelled for a board, and may keep to its budget or not."""
+    return complete().model_copy(
+        update={
+            "target": "raspberry-pi-4",
+            "latency": None,
+            "device": device(),
+            "gates": Gates(
+                latency=Gate(passed=True, limit=18, value=17.2, text="...", chance="uncertain")
+            ),
+            "notes": device().warnings,
         }
     )
 

@@ -16,7 +16,7 @@ from mfn_compile.report.html import render_html
 from mfn_compile.report.summary import evaluation_lines, summary, summary_text
 from mfn_compile.report.verdict import DEMO
 
-RESULTS = [sample.complete, sample.demo, sample.minimal]
+RESULTS = [sample.complete, sample.demo, sample.minimal, sample.on_board]
 
 
 @functools.cache
@@ -27,6 +27,26 @@ def rendered(make):
 def test_text_is_the_golden_one():
     text = Page(rendered(sample.complete)).text
     assert text == golden(GOLDEN / "report.txt", text)
+
+
+def test_text_of_a_board_is_the_golden_one():
+    text = Page(rendered(sample.on_board)).text
+    assert text == golden(GOLDEN / "device.txt", text)
+
+
+def test_figures_of_a_board_are_left_out_where_nothing_is_known():
+    result = sample.on_board()
+    html = rendered(sample.on_board)
+    assert html.count("Roofline of the kernels") == 1
+    assert html.count("Cost of the most expensive kernels") == 1
+    blind = tuple(
+        row.model_copy(update={"bytes_moved": None, "macs_per_cycle": None, "of_peak": None})
+        for row in result.device.kernels
+    )
+    device = result.device.model_copy(update={"kernels": blind})
+    html = render_html(result.model_copy(update={"device": device}))
+    assert "Roofline of the kernels" not in html
+    assert "Cost of the most expensive kernels" in html
 
 
 @pytest.mark.parametrize("make", RESULTS)

@@ -57,17 +57,29 @@ def test_own_checkpoint_on_rendered_faces_is_told():
     assert "rendered faces, not photographs" in found.caveats[0]
 
 
-def test_modelled_latency_is_a_caveat():
-    result = sample.complete()
-    modelled = result.latency.model_copy(
-        update={"kind": "modelled", "cycles": 6_900_000, "low_ms": 4.0, "high_ms": 5.5}
+def test_modelled_time_is_a_caveat_and_shows_its_interval():
+    result = sample.on_board()
+    assert any("nothing ran on the board" in text for text in verdict(result).caveats)
+    assert "17.2 ms (modelled for Raspberry Pi 4, Cortex-A72 1.8 GHz, 1 thread, 14 to 21 ms" in (
+        verdict(result).sentence
     )
-    result = result.model_copy(update={"latency": modelled})
-    assert any("nothing ran on the device" in text for text in verdict(result).caveats)
-    facts = {row.label: row.value for row in tables.latency_facts(modelled)}
-    assert facts["Kind"] == "modelled, not measured"
-    assert facts["Interval of the estimate"] == "4.00 ms to 5.50 ms"
-    assert facts["Cycles"] == "6,900,000"
+    assert "that it keeps to it is uncertain" in verdict(result).sentence
+
+
+def test_an_uncertain_budget_is_neither_met_nor_missed():
+    result = sample.on_board()
+    assert verdict(result).headline == "Latency budget uncertain, accuracy not checked"
+    assert verdict(result).passed is None
+    gates = result.gates.model_copy(update={"drop": _gate(False)})
+    assert verdict(result.model_copy(update={"gates": gates})).passed is False
+
+
+def test_cycles_of_a_core_are_no_time():
+    result = sample.on_board()
+    bare = result.device.model_copy(update={"milliseconds": None, "title": "Cortex-A72"})
+    result = result.model_copy(update={"device": bare, "gates": Gates()})
+    assert any("no time" in text for text in verdict(result).caveats)
+    assert "million cycles (modelled for Cortex-A72, 1 thread; no time)" in verdict(result).sentence
 
 
 def _paired(**changes):
@@ -105,11 +117,6 @@ def test_an_evaluation_without_a_budget_says_so():
     under = {tile.label: tile.under for tile in tiles(result)}
     assert under["Accuracy drop"] == "no budget"
     assert under["Time of one image"] == "measured"
-
-
-def test_instructions_are_shown_where_counted():
-    latency = sample.complete().latency.model_copy(update={"instructions": 12_000_000})
-    assert tables.Fact("Instructions", "12,000,000") in tables.latency_facts(latency)
 
 
 def test_arm_sizes_are_shown():
