@@ -10,8 +10,11 @@ from pathlib import Path
 from mfn_compile import environment
 from mfn_compile.arm.firmware.linker import INSTALL, find_compiler, native_aarch64
 from mfn_compile.arm.firmware.proof import find_emulator
+from mfn_compile.device.emulator import require_emulator, require_host_compiler
 from mfn_compile.device.mca import INSTALL as INSTALL_MCA
 from mfn_compile.device.mca import find_mca
+from mfn_compile.device.sysroot import INSTALL as INSTALL_ROOT
+from mfn_compile.device.sysroot import SITES, find_sysroot, sysroot_place
 from mfn_compile.errors import DeviceError
 from mfn_compile.frozen import Frozen
 from mfn_compile.resources import data_dir, demo_checkpoint
@@ -45,7 +48,7 @@ PACKAGES = (
 
 
 def examine() -> tuple[Check, ...]:
-    """Look at everything; imports nothing heavy, starts nothing."""
+    """Look at everything; imports nothing heavy, and asks some tools for their version."""
     others: tuple[Callable[[], Check], ...] = (
         _python,
         _cpu,
@@ -55,6 +58,8 @@ def examine() -> tuple[Check, ...]:
         _cross_compiler,
         _emulator,
         _llvm_mca,
+        _block_counter,
+        _aarch64_root,
     )
     return (*(_package(*row) for row in PACKAGES), *(look() for look in others))
 
@@ -156,6 +161,44 @@ def _llvm_mca() -> Check:
         required=False,
         found=f"{found.path} {found.version}",
         meaning="modelled cycles of Cortex-A72, Cortex-A76 and Neoverse N1",
+    )
+
+
+def _block_counter() -> Check:
+    try:
+        found = require_emulator()
+        compiler = require_host_compiler()
+    except DeviceError as error:
+        return Check(
+            name="virtual board",
+            ok=False,
+            required=False,
+            found=error.why or error.what,
+            meaning="absent: --device virtual:NAME and `profile` cannot count what a library does",
+            remedy=error.hint,
+        )
+    return Check(
+        name="virtual board",
+        ok=True,
+        required=False,
+        found=f"{found} loads plugins, {compiler} builds ours",
+        meaning="--device virtual:NAME: counts what the library executes",
+    )
+
+
+def _aarch64_root() -> Check:
+    found = find_sysroot()
+    sites = [] if found is None else sorted(p.name for p in (found / SITES).glob("site-*"))
+    names = ", ".join(name.removeprefix("site-") for name in sites) or "no wheels"
+    return Check(
+        name="AArch64 Python root",
+        ok=found is not None,
+        required=False,
+        found=f"{sysroot_place()} is absent" if found is None else f"{found} with {names}",
+        meaning="runs peers (`bench`), calibration and an emulated board"
+        if found
+        else "absent: `bench` has no peers on virtual devices, boards cannot be emulated",
+        remedy=INSTALL_ROOT,
     )
 
 

@@ -81,11 +81,11 @@ def _unable(emulator: str, why: str) -> DeviceError:
     )
 
 
-def build_plugin() -> Path:
-    """The plugin for this machine, built at the first call with its source and kept.
+def require_host_compiler() -> str:
+    """Path of a C compiler for this machine, to build the plugin with.
 
     Raises:
-        DeviceError: no C compiler, one that failed, or a folder that cannot be written.
+        DeviceError: there is none.
     """
     compiler = next((path for name in HOST_COMPILERS if (path := shutil.which(name))), None)
     if compiler is None:
@@ -94,6 +94,16 @@ def build_plugin() -> Path:
             why=f"none of {', '.join(HOST_COMPILERS)} is on PATH",
             hint=f"Install one: {INSTALL_COMPILER}",
         )
+    return compiler
+
+
+def build_plugin() -> Path:
+    """The plugin for this machine, built at the first call with its source and kept.
+
+    Raises:
+        DeviceError: no C compiler, one that failed, or a folder that cannot be written.
+    """
+    compiler = require_host_compiler()
     key = hashlib.sha256(" ".join((compiler, *FLAGS)).encode() + SOURCE.read_bytes()).hexdigest()
     place = folder() / f"blocks-{key[:16]}.so"
     try:
