@@ -15,12 +15,14 @@ from mfn_compile.arm.graph import Conv, FloatConv, IntegerGraph
 from mfn_compile.arm.reader import read_graph
 from mfn_compile.errors import InternalCheckError
 from mfn_compile.evaluate.onnx_embedder import OnnxRuntimeEmbedder
+from mfn_compile.hashing import value_sha256
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress
 from mfn_compile.results import BackendResult, CheckpointInfo, Latency, Precision
 from mfn_compile.target import Target
 from mfn_compile.vectors import cosines
 
+DEVICE_ONLY = {"board", "budget"}  # of a target: what decides a time, and no bit of the artifact
 QDQ, FP32 = "network_int8_qdq.onnx", "network_fp32.onnx"
 
 
@@ -62,7 +64,7 @@ class TvmBackend:
 
         compiler = find_compiler()
         return {
-            "target": self._target.digest(),
+            "target": value_sha256(self._target.model_dump(mode="json", exclude=DEVICE_ONLY)),
             "compiler": None if compiler is None else compiler.kind,
             "emulator": find_emulator() is not None,
             "openvino on": environment.relevant_flags(),

@@ -21,6 +21,7 @@ from mfn_compile.arm.program import (
 
 ERROR_NULL, ERROR_ALIGNMENT = 1, 2  # as in mfn.h
 _ATTRIBUTES = "#1000"
+MARK = "mfn_mark"
 _MEMCPY = "llvm.memcpy.p0.p0.i64"
 
 
@@ -51,17 +52,22 @@ def entry_points(program: Program, suffix: str) -> tuple[str, ...]:
     return both if has_quantized_input(program.graph) else both[:1]
 
 
-def network_ir(program: Program, plan: Plan, kernels: str, suffix: str) -> str:
+def network_ir(
+    program: Program, plan: Plan, kernels: str, suffix: str, *, marks: bool = False
+) -> str:
     """The whole module: `kernels` (LLVM IR of TVM) and the functions that call them.
 
-    Defines the `entry_points`; everything else is internal.
+    Defines the `entry_points`; everything else is internal. With `marks` it calls
+    `void mfn_mark(int32_t)`, which is not in it, with 0, 1, ... before each kernel call of
+    mfn_embed and with their number behind the last one, so that somebody can read a clock there.
     """
     layout = lay_out(program)
     first, *rest = program.steps
-    emit = _Emitter(plan, layout, _first_tensor(program))
+    emit = _Emitter(plan, layout, _first_tensor(program), marks=marks)
     image = plan.offset(_first_tensor(program))
-    body = "\n".join(line for step in rest for line in emit.step(step, quantized=True))
     start = "\n".join(emit.step(first, quantized=False))
+    lines = [line for step in rest for line in emit.step(step, quantized=True)]
+    body = "\n".join([*lines, *emit.mark()])
     width = program.graph.embedding * 4
     result = plan.offset(program.graph.output)
     starts = (
@@ -72,6 +78,7 @@ def network_ir(program: Program, plan: Plan, kernels: str, suffix: str) -> str:
         kernels,
         f"@mfn_constants = internal unnamed_addr constant [{len(layout.content)} x i8] "
         f'c"{_escaped(layout.content)}", align {ALIGNMENT}',
+        f"declare void @{MARK}(i32)" if marks else "",
         "" if f"@{_MEMCPY}(" in kernels else f"declare void @{_MEMCPY}(ptr, ptr, i64, i1)",
         "define internal void @mfn_run(ptr %input, ptr %embedding, ptr %workspace) "
         f"{_ATTRIBUTES} {{",
@@ -142,7 +149,13 @@ class _Emitter:
     plan: Plan
     layout: Layout
     image_tensor: str
+    marks: bool = False
     count: int = 0
+    calls: int = 0
+
+    def mark(self) -> list[str]:
+        """The line that tells the number of the call that follows, where marks are wanted."""
+        return [f"  call void @{MARK}(i32 {self.calls})"] if self.marks else []
 
     def step(self, step: Step, *, quantized: bool) -> list[str]:
         """Lines of LLVM IR; the first tensor is %input inside of mfn_run."""
@@ -155,7 +168,9 @@ class _Emitter:
             self.count += 1
             names.append(f"ptr {name}")
             lines.append(f"  {name} = {self._address(operand, quantized)}")
-        return [*lines, f"  call void @{call.kernel}({', '.join(names)})"]
+        mark = self.mark()
+        self.calls += 1
+        return [*lines, *mark, f"  call void @{call.kernel}({', '.join(names)})"]
 
     def _address(self, operand: Place | Constant, quantized: bool) -> str:
         if isinstance(operand, Constant):
