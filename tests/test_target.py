@@ -54,6 +54,19 @@ def test_arm_demands_the_exact_grid_and_intel_does_not() -> None:
         assert load_target(name).quantization.grid == "free"
 
 
+def test_boards_have_their_fastest_core_first_and_code_for_all() -> None:
+    boards = {target.name: target for target in list_targets() if target.board is not None}
+    assert {"raspberry-pi-5", "raspberry-pi-4", "rk3399", "rk3588", "uno-q"} <= set(boards)
+    for target in boards.values():
+        assert target.board is not None
+        assert target.code is not None
+        clocks = [entry.clock_ghz for entry in target.board.cores]
+        assert clocks == sorted(clocks, reverse=True)
+        assert target.code.variants[0].name == "neon"  # what every core of every board runs
+        assert target.description.startswith(target.board.title)
+        assert target.quantization.grid == "exact"
+
+
 def broken(tmp_path: Path, text: str) -> str:
     path = tmp_path / "bad.toml"
     path.write_text(text)

@@ -39,7 +39,7 @@ class Operation:
         reads: registers that must be ready; v0 and x0 stand for all their parts.
         adds_to: registers that are read and written, as accumulators are.
         writes: registers that are ready `timing.latency` cycles later.
-        steps: address register that the access changes, ready in the next cycle.
+        steps: address register that a vector load or a store changes, ready in the next cycle.
         memory: which port it uses.
     """
 
@@ -101,13 +101,17 @@ def _access(mnemonic: str, operands: str, core: InOrderCore, *, is_load: bool) -
     )
     if mnemonic == "prfm":
         moved = []
+    changed = pointers[:1] if changes else []
+    # A pointer that a scalar load changes is as late as what it loads: the rule that the published
+    # times of boards were compared with.
+    late = is_load and not shape.vector
     reads = pointers + (moved if not is_load or single else [])
     times = timing.of_load(mnemonic, shape, core) if is_load else timing.of_store(mnemonic, shape)
     return Operation(
         reads=frozenset(reads),
         adds_to=frozenset(),
-        writes=frozenset(moved if is_load else []),
-        steps=frozenset(pointers[:1] if changes else []),
+        writes=frozenset((moved if is_load else []) + (changed if late else [])),
+        steps=frozenset([] if late else changed),
         memory="load" if is_load else "store",
         timing=times,
     )

@@ -125,6 +125,7 @@ def python_command(view: Path, site: str) -> tuple[str, tuple[str, ...]]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        "ORT_DISABLE_TELEMETRY": "1",  # it is a thread, and only one may be counted
     }
     shown = (option for name, value in environment.items() for option in ("-E", f"{name}={value}"))
     return str(view / PYTHON), ("-L", str(view), *shown)

@@ -92,6 +92,13 @@ def test_a_lane_load_reads_the_register_that_it_changes() -> None:
     assert operation.steps == {"x2"}
 
 
+def test_a_pointer_that_a_scalar_load_changes_is_as_late_as_what_it_loads() -> None:
+    scalar, vector = (decode("ldr", f"{r}, [x30], #8", "a55") for r in ("x25", "d3"))
+    assert scalar.writes == {"x25", "x30"}
+    assert not scalar.steps
+    assert (vector.writes, vector.steps) == ({"v3"}, {"x30"})
+
+
 def test_a_comparison_writes_flags_only() -> None:
     operation = decode("cmp", "x1, x2", "a53")
     assert operation.reads == {"x1", "x2"}
