@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mfn_compile.arm.firmware.facts import Variant
 from mfn_compile.device.spec import (
@@ -21,6 +22,9 @@ from mfn_compile.hashing import file_sha256
 from mfn_compile.progress import Progress
 from mfn_compile.store import Stage, Store, default_root
 from mfn_compile.target import Target
+
+if TYPE_CHECKING:
+    from mfn_compile.device.real.measure import LayerSource
 
 NONE = "none"
 CODE = ("device", "device_result", "boards")
@@ -111,11 +115,15 @@ def time_on(
     progress: Progress,
     *,
     seconds: float,
+    layers: LayerSource | None = None,
 ) -> DeviceResult:
     """One inference of the artifact in `bundle` on the device.
 
     A modelled answer is stored; a board is asked anew each time, and what it had already
     answered when it was lost is not asked again.
+
+    Args:
+        layers: what a board's kernels are timed with; None looks for it in the bundle.
 
     Raises:
         BadInputError: the core cannot run the library.
@@ -127,7 +135,12 @@ def time_on(
     from mfn_compile.device.measured import measure  # noqa: PLC0415 - only for it
 
     return measure(
-        device.text, bundle, resume=store.root / "boards", progress=progress, seconds=seconds
+        device.text,
+        bundle,
+        layers,
+        resume=store.root / "boards",
+        progress=progress,
+        seconds=seconds,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mfn_compile import environment, gates, on_device
 from mfn_compile.backend import Backend, make_backend
@@ -35,6 +36,9 @@ from mfn_compile.stages import Checkpoint, describe_checkpoint, open_store
 from mfn_compile.store import Stage, Store, Stored
 from mfn_compile.target import OverflowFix, Target, load_target
 from mfn_compile.version import __version__
+
+if TYPE_CHECKING:
+    from mfn_compile.device.real.measure import LayerSource
 
 UNTIMED = (
     "No latency is stated: no device was named. --device virtual:NAME models one, "
@@ -204,7 +208,17 @@ class _Run:
             self.store,
             self.progress,
             seconds=self.request.device_seconds,
+            layers=self._layers(),
         )
+
+    def _layers(self) -> LayerSource | None:
+        """What the kernels of a board are timed with; a virtual one needs nothing."""
+        code = self.target.code
+        if code is None or self.device is None or self.device.virtual is not None:
+            return None
+        from mfn_compile.device.real.measure import LayerSource  # noqa: PLC0415 - only for it
+
+        return LayerSource(self.qdq_onnx, self.checkpoint.info.preprocessing, code)
 
     @cached_property
     def evaluation(self) -> Evaluation | None:
