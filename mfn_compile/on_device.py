@@ -134,7 +134,7 @@ def time_on(
         return _modelled(device.virtual, bundle, store, progress, seconds)
     from mfn_compile.device.measured import measure  # noqa: PLC0415 - only for it
 
-    return measure(
+    found = measure(
         device.text,
         bundle,
         layers,
@@ -142,6 +142,21 @@ def time_on(
         progress=progress,
         seconds=seconds,
     )
+    return _with_traffic(found, bundle, store, progress, seconds)
+
+
+def _with_traffic(
+    found: DeviceResult, bundle: Path, store: Store, progress: Progress, seconds: float
+) -> DeviceResult:
+    """Add what only a virtual board tells, where the core has a model and its tools are here."""
+    if found.core is None or not found.kernels:
+        return found
+    from mfn_compile.device.measured import with_traffic  # noqa: PLC0415 - only for it
+
+    same = Device(f"{VIRTUAL}{found.core}", parse_virtual(f"{VIRTUAL}{found.core}"), asked=False)
+    if same.virtual is None or unready(same):
+        return found
+    return with_traffic(found, _modelled(same.virtual, bundle, store, progress, seconds))
 
 
 def profile_on(

@@ -19,6 +19,18 @@ from mfn_compile.device.spec import LOCAL
 from mfn_compile.device_result import BoardState, DeviceResult, KernelCost, Milliseconds, Peaks
 from mfn_compile.progress import Progress
 
+TRAFFIC = "Instructions, bytes moved, what bounds a kernel, and code sizes are the virtual board's."
+MODELLED = (
+    "instructions",
+    "l1_misses",
+    "l2_misses",
+    "bytes_moved",
+    "memory_bytes",
+    "memory_cycles",
+    "bound",
+    "code_bytes",
+)
+
 
 def measure(
     text: str,
@@ -87,6 +99,19 @@ def of_run(found: BoardRun, text: str) -> DeviceResult:
         kernels=kernels,
         warnings=found.warnings,
     )
+
+
+def with_traffic(measured: DeviceResult, modelled: DeviceResult) -> DeviceResult:
+    """Measured kernels with what only the virtual board of the same core tells: bytes and code."""
+    known = {row.kernel: row for row in modelled.kernels}
+    rows = tuple(_with(row, known.get(row.kernel)) for row in measured.kernels)
+    return measured.model_copy(update={"kernels": rows, "warnings": (*measured.warnings, TRAFFIC)})
+
+
+def _with(row: KernelCost, known: KernelCost | None) -> KernelCost:
+    if known is None:
+        return row
+    return row.model_copy(update={name: getattr(known, name) for name in MODELLED})
 
 
 def _title(found: BoardRun, clock: float | None) -> str:
