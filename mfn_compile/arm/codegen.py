@@ -56,7 +56,7 @@ def compile_network(
     Raises:
         BadInputError: a layer has a shape that no kernel takes.
     """
-    program = make_program(graph, machine.isa)
+    program = make_program(graph, machine.isa, machine.cpu)
     plan = make_plan(program, overlap=overlap)
     target: Any = make_target(machine.triple, machine.cpu, machine.features)
     kernels = to_llvm({name: build() for name, build in program.kernels.items()}, target)

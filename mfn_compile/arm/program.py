@@ -38,6 +38,7 @@ from mfn_compile.arm.kernels.epilogue import (
     shape_of,
 )
 from mfn_compile.arm.kernels.floating import FloatAddition, FloatConvolution, UnitLength
+from mfn_compile.arm.kernels.knobs import Knobs, knobs_of
 from mfn_compile.arm.kernels.simple import (
     LANES,
     Addition,
@@ -142,18 +143,21 @@ def padded(channels: int) -> int:
     return -(-channels // LANES) * LANES
 
 
-def make_program(graph: IntegerGraph, isa: str) -> Program:
+def make_program(graph: IntegerGraph, isa: str, cpu: str = "generic") -> Program:
     """Choose kernels of the instruction set `isa` (a key of `gemm.TILES`) and pack the weights.
+
+    Args:
+        cpu: LLVM's name of the core to schedule for.
 
     Raises:
         BadInputError: a layer has a shape that no kernel takes.
     """
-    return _Builder(graph, gemm.TILES[isa]).program()
+    return _Builder(graph, gemm.TILES[isa], knobs_of(cpu)).program()
 
 
 class _Builder:
-    def __init__(self, graph: IntegerGraph, tile: gemm.Tile) -> None:
-        self._graph, self._tile = graph, tile
+    def __init__(self, graph: IntegerGraph, tile: gemm.Tile, knobs: Knobs) -> None:
+        self._graph, self._tile, self._knobs = graph, tile, knobs
         self._kernels: dict[str, Callable[[], Any]] = {}
         self._constants: list[Array] = []
         self._last_use = {name: i for i, node in enumerate(graph.nodes) for name in inputs_of(node)}
@@ -220,18 +224,28 @@ class _Builder:
         return self._depthwise(node) if node.depthwise else self._dense(node)
 
     def _epilogue(self, node: Conv) -> tuple[Epilogue, list[Place | Constant]]:
-        shape = shape_of(node, self._stored(node.output))
+        vectors = self._tile.isa is not None
+        shape = shape_of(node, self._stored(node.output), vectors=vectors)
         constants = constants_of(node, shape)
         return shape, [self._constant(constants[name]) for name in shape.operands()]
 
     def _depthwise(self, node: Conv) -> Step:
         shape, constants = self._epilogue(node)
         tensor = self._tensor(node.input)
+        isa, out = self._tile.isa, self._tensor(node.output)
+        dots = isa == "dotprod" and self._knobs.quads
         kernel = depthwise.Depthwise(
-            tensor.height, tensor.width, node.kernel, node.stride, node.padding, shape
+            tensor.height,
+            tensor.width,
+            node.kernel,
+            node.stride,
+            node.padding,
+            shape,
+            groups=() if isa is None else depthwise.groups_of(node.weight),
+            quads=depthwise.columns_of_quads(node.kernel, out.width) if dots else 0,
         )
         _check_window(node)
-        weights = self._constant(depthwise.pack(node.weight, shape.channels))
+        weights = self._constant(depthwise.pack(kernel, node.weight))
         pad = self._constant(np.pad(node.pad_value, (0, shape.channels - len(node.pad_value))))
         ring = f"{node.name}%ring"
         skip = [Place(node.residual_input)] if node.residual_input else []
@@ -252,7 +266,7 @@ class _Builder:
         row_bytes = shape.channels * (4 if shape.to_float else 1)
         for start, count, rows in _segments(self._rows(node.output), self._tile.rows):
             kernel = gemm.Gemm(count, depth, rows, paired, shape)
-            self._kernels.setdefault(kernel.name, _gemm_builder(kernel, self._tile))
+            self._kernels.setdefault(kernel.name, _gemm_builder(kernel, self._tile, self._knobs))
             skip = []
             if node.residual_input:
                 skip = [Place(node.residual_input, start * shape.channels)]
@@ -294,10 +308,10 @@ class _Builder:
     def _(self, node: Add) -> Step:
         channels = self._stored(node.output)
         width = residual_width(node.residual, channels)
-        scales, floats = residual_constants(node.residual, width)
+        tables = residual_constants(node.residual, width)
         bent = node.residual.output.negative is not None
         kernel = Addition(self._rows(node.output), channels, width, bent)
-        constants = (self._constant(scales), self._constant(floats))
+        constants = [self._constant(table) for table in tables]
         call = self._call(kernel, Place(node.a), Place(node.b), *constants, Place(node.output))
         return self._elementwise(node, "other", call)
 
@@ -382,8 +396,8 @@ def _check_reader(node: Node, image: str) -> None:
     )
 
 
-def _gemm_builder(kernel: gemm.Gemm, tile: gemm.Tile) -> Callable[[], Any]:
-    return lambda: gemm.build(kernel, tile)
+def _gemm_builder(kernel: gemm.Gemm, tile: gemm.Tile, knobs: Knobs) -> Callable[[], Any]:
+    return lambda: gemm.build(kernel, tile, knobs)
 
 
 def _width(tensor: Tensor) -> int:

@@ -38,7 +38,9 @@ MACHINES: dict[str, tuple[Machine, tuple[str, ...]]] = {
     "avx2": (Machine("avx2", X86, "x86-64-v3"), ()),
     "generic": (Machine("generic", X86, "x86-64-v2"), ()),
     "neon": (emulated.NEON, ("cortex-a53",)),
+    "neon for the A72": (replace(emulated.NEON, cpu="cortex-a72"), ("cortex-a72",)),
     "dotprod": (emulated.DOTPROD, ("cortex-a76", "max")),
+    "dotprod for the A55": (replace(emulated.DOTPROD, cpu="cortex-a55"), ("cortex-a76",)),
 }
 
 

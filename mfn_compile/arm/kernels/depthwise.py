@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -13,14 +14,20 @@ from tvm.script import tirx as T
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder.tirx import prim_func as build_prim_func
 
+from mfn_compile.arm.kernels.depthwise_rows import products_row, quads_row
 from mfn_compile.arm.kernels.epilogue import Epilogue, finish
 
 LANES = 16
+MOST_COLUMNS = 4  # at once, unrolled
 
 
 @dataclass(frozen=True)
 class Depthwise:
-    """Input size, window, stride, padding (top, left, bottom, right) and epilogue."""
+    """Input size, window, stride, padding (top, left, bottom, right) and epilogue.
+
+    `groups` are the numbers of taps whose products AArch64 adds in 16 bits; empty elsewhere.
+    `quads` is the number of output columns that are computed at once with `sdot`; 0 without.
+    """
 
     height: int
     width: int
@@ -28,6 +35,8 @@ class Depthwise:
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     epilogue: Epilogue
+    groups: tuple[int, ...] = ()
+    quads: int = 0
 
     @property
     def output(self) -> tuple[int, int]:
@@ -42,7 +51,15 @@ class Depthwise:
         kernel, stride = "x".join(map(str, self.kernel)), "x".join(map(str, self.stride))
         pads = "_".join(map(str, self.padding))
         shape = f"{self.height}x{self.width}x{self.epilogue.channels}"
-        return f"depthwise_{shape}_k{kernel}_s{stride}_p{pads}_{self.epilogue.tag}"
+        return f"depthwise_{shape}_k{kernel}_s{stride}_p{pads}_{self._form}{self.epilogue.tag}"
+
+    @property
+    def _form(self) -> str:
+        """How the products are added: the lengths of runs of groups."""
+        if self.quads:
+            return f"q{self.quads}_"
+        runs = [f"{length}x{len(list(same))}" for length, same in groupby(self.groups)]
+        return f"g{'_'.join(runs)}_" if runs else ""
 
     @property
     def ring(self) -> tuple[int, int, int]:
@@ -51,9 +68,50 @@ class Depthwise:
         return (self.kernel[0], width, self.epilogue.channels) if any(self.padding) else (1, 1, 16)
 
 
-def pack(weight: NDArray[np.int8], channels: int) -> NDArray[np.int16]:
-    """int8 [KH, KW, C] to int16 [KH, KW, channels]: widened once instead of in every loop."""
-    return np.pad(weight, ((0, 0), (0, 0), (0, channels - weight.shape[2]))).astype(np.int16)
+def _packed(kernel: Depthwise) -> tuple[tuple[int, ...], str]:
+    channels = kernel.epilogue.channels
+    if kernel.quads:
+        return (channels // LANES, kernel.kernel[1], 4, LANES), "int8"
+    return (*kernel.kernel, channels), "int8" if kernel.groups else "int16"
+
+
+def pack(kernel: Depthwise, weight: NDArray[np.int8]) -> NDArray[Any]:
+    """int8 [KH, KW, C] as the kernel reads it.
+
+    int16 [KH, KW, channels], widened here once for all; int8 where AArch64 multiplies bytes; for
+    `sdot` int8 [channels / 16, KW, 4, 16], the last axis four channels of four rows.
+    """
+    missing = kernel.epilogue.channels - weight.shape[2]
+    found = np.pad(weight, ((0, 0), (0, 0), (0, missing)))
+    if kernel.quads:
+        tall = np.pad(found, ((0, 4 - len(found)), (0, 0), (0, 0)))
+        blocks = tall.reshape(4, tall.shape[1], -1, LANES).transpose(2, 1, 3, 0)
+        return blocks.reshape(_packed(kernel)[0])
+    return found if kernel.groups else found.astype(np.int16)
+
+
+def columns_of_quads(kernel: tuple[int, int], columns: int) -> int:
+    """How many output columns share what they load; 0 where `sdot` does not pay."""
+    if kernel != (3, 3):
+        return 0
+    best = max(count for count in range(1, MOST_COLUMNS + 1) if columns % count == 0)
+    return best if best > 1 or columns == 1 else 0
+
+
+def groups_of(weight: NDArray[np.int8]) -> tuple[int, ...]:
+    """Lengths of runs of taps whose products with int8 values add up in int16 in every channel.
+
+    Args:
+        weight: int8 [KH, KW, C].
+    """
+    taps = np.abs(weight.astype(np.int32)).reshape(-1, weight.shape[2])
+    found: list[int] = []
+    begin = 0
+    for end in range(1, len(taps) + 1):
+        if end == len(taps) or (taps[begin : end + 1].sum(axis=0) * 128 >= 2**15).any():
+            found.append(end - begin)
+            begin = end
+    return tuple(found)
 
 
 def build(kernel: Depthwise) -> tirx.PrimFunc:
@@ -77,7 +135,7 @@ def _arguments(kernel: Depthwise) -> dict[str, Any]:
     channels, (rows, columns) = kernel.epilogue.channels, kernel.output
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "x": ((kernel.height, kernel.width, channels), "int8"),
-        "weights": ((*kernel.kernel, channels), "int16"),
+        "weights": _packed(kernel),
         "pad": ((channels,), "int8"),
         **kernel.epilogue.operands(),
     }
@@ -133,6 +191,12 @@ def _row(
     source_row: Callable[[int], Any],
 ) -> None:
     """One output row; channels outside, so that the window's weights stay in registers."""
+    if kernel.quads:
+        quads_row(kernel, buffers, source, y, source_row)
+        return
+    if kernel.groups:
+        products_row(kernel, buffers, source, y, source_row)
+        return
     weights, out = buffers["weights"], buffers["out"]
     with (
         T.serial(0, kernel.epilogue.channels // LANES) as block,

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import s_tir, te, tirx
 
-from mfn_compile.arm.kernels import intrinsics
+from mfn_compile.arm.kernels import intrinsics, micro
 from mfn_compile.arm.kernels.epilogue import Epilogue, finish
+from mfn_compile.arm.kernels.knobs import Knobs
+from mfn_compile.arm.kernels.tiled import build_tiled
 
 Int8 = NDArray[np.int8]
 Array = NDArray[Any]
@@ -25,7 +27,7 @@ Array = NDArray[Any]
 class Gemm:
     """m rows, k input channels (a multiple of 16), and the output channels of its epilogue.
 
-    `paired` says that two products fit in 16 bits (see `intrinsics.neon`); `rows` is the tile.
+    `paired` says that two products fit in 16 bits (see `micro.Tile`); `rows` is the tile.
     """
 
     m: int
@@ -52,17 +54,28 @@ class Tile:
         accumulate: (x, packed weights, n, k) to the int32 stages, the last one [n/columns, m,
             columns].
         schedule: places the stages below the tile loop and tensorizes them.
+        isa: instead of both, the tiles of `micro.py`.
     """
 
     rows: int
     columns: int
     pack: Callable[[Int8], Array]
-    accumulate: Callable[[Any, Any, int, int], Any]
-    schedule: Callable[[s_tir.Schedule, Gemm, Any], None]
+    accumulate: Callable[[Any, Any, int, int], Any] | None = None
+    schedule: Callable[[s_tir.Schedule, Gemm, Any], None] | None = None
+    isa: micro.Isa | None = None
 
 
-def build(kernel: Gemm, tile: Tile) -> tirx.PrimFunc:
+def build(kernel: Gemm, tile: Tile, knobs: Knobs) -> tirx.PrimFunc:
     """The scheduled kernel. Operands: x, weights, the epilogue's constants, [skip], out."""
+    if tile.isa is not None:
+        packed = tile.pack(np.zeros((kernel.epilogue.channels, kernel.k), np.int8)).shape
+        inner = micro.Tile(tile.isa, kernel.rows, kernel.k, kernel.paired, knobs.loads)
+        return build_tiled(kernel.name, kernel.m, inner, kernel.epilogue, packed)
+    return _build_scheduled(kernel, tile)
+
+
+def _build_scheduled(kernel: Gemm, tile: Tile) -> tirx.PrimFunc:
+    assert tile.accumulate is not None
     m, k, n = kernel.m, kernel.k, kernel.epilogue.channels
     x = te.placeholder((m, k), "int8", name="x")
     sample = tile.pack(np.zeros((n, k), np.int8))
@@ -95,6 +108,7 @@ def _schedule(function: tirx.PrimFunc, kernel: Gemm, tile: Tile) -> tirx.PrimFun
     schedule.reorder(i_tile, j_tile, row, column)
     schedule.unroll(row)
     schedule.vectorize(column)
+    assert tile.schedule is not None
     tile.schedule(schedule, kernel, j_tile)
     (scheduled,) = schedule.mod.functions.values()
     return scheduled
@@ -123,63 +137,9 @@ def _pack_dotprod(weight: Int8) -> Array:
     return weight.reshape(n // 8, 8, k // 4, 4).transpose(0, 2, 1, 3)
 
 
-def _accumulate_dotprod(x: Any, w: Any, n: int, k: int) -> Any:
-    outer, inner = te.reduce_axis((0, k // 4), name="ko"), te.reduce_axis((0, 4), name="ki")
-    return te.compute(
-        (n // 8, x.shape[0], 8),
-        lambda jo, i, ji: te.sum(
-            _product(x, i, outer * 4 + inner, w[jo, outer, ji, inner]), axis=[outer, inner]
-        ),
-        name="acc",
-    )
-
-
-def _schedule_dotprod(schedule: s_tir.Schedule, kernel: Gemm, loop: Any) -> None:
-    block = schedule.get_sblock("acc")
-    schedule.compute_at(block, loop, preserve_unit_loops=True)
-    row, column, outer, inner = schedule.get_loops(block)[-4:]
-    deep, quad = schedule.split(outer, [None, 4])
-    schedule.reorder(deep, row, column, quad, inner)
-    _init(schedule, block, deep)
-    schedule.tensorize(_outermost(kernel, row, column), intrinsics.dotprod(kernel.rows))
-
-
 def _pack_neon(weight: Int8) -> Array:
     n, k = weight.shape
     return weight.reshape(n // 4, 4, k // 16, 16).transpose(0, 2, 1, 3)
-
-
-def _accumulate_neon(x: Any, w: Any, n: int, k: int) -> Any:
-    """Four partial sums a channel, in the lanes where `sadalp` leaves them, then their sum."""
-    deep, half = te.reduce_axis((0, k // 16), name="deep"), te.reduce_axis((0, 2), name="half")
-    pair = te.reduce_axis((0, 2), name="pair")
-
-    def partial(jo: Any, i: Any, ji: Any, lane: Any) -> Any:
-        at = half * 8 + lane * 2 + pair
-        product = _product(x, i, deep * 16 + at, w[jo, deep, ji, at])
-        return te.sum(product, axis=[deep, half, pair])
-
-    lanes = te.compute((n // 4, x.shape[0], 4, 4), partial, name="lanes")
-    return te.compute(
-        (n // 4, x.shape[0], 4),
-        lambda jo, i, ji: (
-            lanes[jo, i, ji, 0] + lanes[jo, i, ji, 1] + lanes[jo, i, ji, 2] + lanes[jo, i, ji, 3]
-        ),
-        name="acc",
-    )
-
-
-def _schedule_neon(schedule: s_tir.Schedule, kernel: Gemm, loop: Any) -> None:
-    total, lanes = schedule.get_sblock("acc"), schedule.get_sblock("lanes")
-    schedule.compute_at(total, loop, preserve_unit_loops=True)
-    schedule.compute_at(lanes, loop, preserve_unit_loops=True)
-    row, column, lane, deep, half, pair = schedule.get_loops(lanes)[-6:]
-    schedule.reorder(deep, row, column, lane, half, pair)
-    _init(schedule, lanes, deep)
-    schedule.tensorize(_outermost(kernel, row, column), intrinsics.neon(kernel.rows, kernel.paired))
-    row, column = schedule.get_loops(total)[-2:]
-    schedule.unroll(row)
-    schedule.tensorize(column, intrinsics.neon_reduce())
 
 
 def _pack_avx2(weight: Int8) -> Array:
@@ -239,14 +199,14 @@ def _schedule_generic(schedule: s_tir.Schedule, kernel: Gemm, loop: Any) -> None
 
 
 TILES: dict[str, Tile] = {
-    "dotprod": Tile(8, 8, _pack_dotprod, _accumulate_dotprod, _schedule_dotprod),
-    "neon": Tile(4, 4, _pack_neon, _accumulate_neon, _schedule_neon),
+    "dotprod": Tile(micro.ROWS["dotprod"], micro.COLUMNS["dotprod"], _pack_dotprod, isa="dotprod"),
+    "neon": Tile(micro.ROWS["neon"], micro.COLUMNS["neon"], _pack_neon, isa="neon"),
     "avx2": Tile(6, 8, _pack_avx2, _accumulate_avx2, _schedule_avx2),
     "generic": Tile(4, 8, _pack_generic, _accumulate_generic, _schedule_generic),
 }
 
 
-def pairs_fit(weight: Int8, deep: int = intrinsics.DEEP) -> bool:
+def pairs_fit(weight: Int8, deep: int = micro.DEEP) -> bool:
     """Whether products of two weights that `smlal` adds, with activations of -128, fit in int16.
 
     Only a pair of weights that are both -128 does not: 2 * 128 * 128 = 2**15.

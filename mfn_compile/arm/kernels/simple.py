@@ -148,13 +148,14 @@ class Addition:
         return f"add_{self.rows}x{self.channels}_{kind}"
 
     def build(self) -> tirx.PrimFunc:
-        """Operands: a, b, scales, floats, out."""
+        """Operands: a, b, scales, limits, floats, out."""
         tensor = ((self.rows, self.channels), "int8")
         shapes = {
             "a": tensor,
             "b": tensor,
             "scales": ((3, self.width), "int32"),
-            "floats": ((4 + self.prelu, self.width), "float32"),
+            "limits": ((3, self.width), "int16"),
+            "floats": ((1 + self.prelu, self.width), "float32"),
             "out": tensor,
         }
         builder = IRBuilder()
@@ -163,7 +164,8 @@ class Addition:
             each(self.rows, self.channels) as (row, channel),
         ):
             at = channel if self.width > 1 else 0
-            value = added(b["scales"], b["floats"], at, b["a"][row, channel], b["b"][row, channel])
+            values = (b["a"][row, channel], b["b"][row, channel])
+            value = added(b["scales"], b["limits"], b["floats"], at, *values)
             T.buffer_store(b["out"], value, [row, channel])
         return builder.get()
 
