@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from mfn_compile.cli import device_commands, info_commands, options, stage_commands
+from mfn_compile.cli import (
+    bench_command,
+    device_commands,
+    info_commands,
+    options,
+    stage_commands,
+)
 from mfn_compile.cli.boundary import ErrorBoundary
 from mfn_compile.errors import UsageError
 from mfn_compile.version import __version__
@@ -27,6 +33,7 @@ app = typer.Typer(
 )
 stage_commands.register(app)
 device_commands.register(app)
+bench_command.register(app)
 info_commands.register(app)
 
 

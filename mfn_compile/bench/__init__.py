@@ -1,0 +1,1 @@
+"""Other engines beside ours: same checkpoint, same crops, one table."""
