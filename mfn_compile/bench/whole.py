@@ -20,6 +20,7 @@ from mfn_compile.bench.results import GATE, OURS, Bench, Count, Drift, Model, Na
 from mfn_compile.bench.run import count
 from mfn_compile.bench.subject import Subject, make_subject
 from mfn_compile.device.profile import best_variant, profile
+from mfn_compile.device.runner import open_bundle
 from mfn_compile.device.spec import VIRTUAL, VirtualDevice
 from mfn_compile.errors import MfnError
 from mfn_compile.evaluate.embeddings import Embedder
@@ -160,10 +161,13 @@ def _counts(
 
 def _our_count(bundles: Sequence[Path], device: VirtualDevice) -> Count:
     core = device.core
-    found = min(
-        (profile(bundle, core, best_variant(bundle, core)) for bundle in bundles),
-        key=lambda one: one.cycles,
-    )
+    chosen = {bundle: best_variant(bundle, core) for bundle in bundles}
+    fitting = [bundle for bundle, variant in chosen.items() if open_bundle(bundle).has(variant)]
+    if not fitting:
+        reason = f"no bundle has code for {core.name}"
+        return Count(engine=OURS, precision="int8", device=device.name, reason=reason)
+    profiles = (profile(bundle, core, chosen[bundle]) for bundle in fitting)
+    found = min(profiles, key=lambda one: one.cycles)
     return Count(
         engine=OURS,
         precision="int8",
