@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib as mpl
 import numpy as np
+from matplotlib.ticker import NullLocator
 
 from mfn_compile.device_result import DeviceResult, KernelCost, Peaks
 from mfn_compile.report.figures import FP32, INK, INT8, MARK, MUTED, STYLE, canvas, svg
 
 NAMED = 8  # kernels with their number beside the point; more would hide each other
+TICKS = 8  # labels of an axis, at most
 SHOWN = 24  # bars; the rest is thinner than a line
 
 
@@ -37,13 +41,26 @@ def roofline(found: DeviceResult) -> str:
         axes.scatter(intensity, rates, s=12 + 900 * shares, c=colours, alpha=0.75, linewidths=0)
         for (number, _), x, y in list(zip(points, intensity, rates, strict=True))[:NAMED]:
             axes.annotate(str(number), (x, y), ha="center", va="center", color=INK, fontsize=8)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_xlim(span[0], span[-1])
+        axes.set_ylim(rates.min() / 2, found.peaks.macs_per_cycle * 1.5)
+        _plain_ticks(axes.xaxis, *axes.get_xlim())
+        _plain_ticks(axes.yaxis, *axes.get_ylim())
         axes.set_xlabel("Multiply-adds a byte")
         axes.set_ylabel("Multiply-adds a cycle")
         axes.grid(True)
         axes.legend(frameon=False, loc="lower right")
         return svg(figure, "roofline", "Roofline of the kernels")
+
+
+def _plain_ticks(axis: Any, low: float, high: float) -> None:
+    """Powers of two as plain numbers: matplotlib's own labels are mathematics, which is off."""
+    exponents = range(int(np.ceil(np.log2(low))), int(np.floor(np.log2(high))) + 1)
+    step = -(-len(exponents) // TICKS)
+    values = [2.0**n for n in exponents[::step]]
+    axis.set_ticks(values, [f"{value:g}" for value in values])
+    axis.set_minor_locator(NullLocator())
 
 
 def _is_point(row: KernelCost) -> bool:

@@ -63,6 +63,7 @@ def test_page_is_whole_and_needs_nothing_else(make):
         assert address in ("http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink")
     assert all(target in page.ids for target in re.findall(r"url\(#([^)]+)\)", html))
     assert not re.search(r"#0[1-6]0[1-6]0[1-6]", html), "a stand-in colour was left"
+    assert "mathdefault" not in html, "a label is mathematics"
 
 
 def test_same_result_same_page():
