@@ -81,7 +81,7 @@ def test_a_published_checkpoint_reaches_its_accuracy(lfw, data, tmp_path):
 
 @pytest.mark.slow
 def test_the_other_checkpoint_tells_people_apart(lfw, data, tmp_path):
-    """Two of the ten folds: all of them take two minutes, and were 98.60 % when they were run."""
+    """The first two folds: all ten take two minutes, and were 98.60 % when they were run."""
     network = _network("xiaoccer_068", data, tmp_path)
     pairs = lfw.pairs
     chosen = pairs.fold < 2
@@ -98,4 +98,4 @@ def test_the_other_checkpoint_tells_people_apart(lfw, data, tmp_path):
         cache_dir=tmp_path / "cache",
         progress=SilentProgress(),
     )
-    assert result.fp32.accuracy == pytest.approx(98.6, abs=0.6)
+    assert result.fp32.accuracy == pytest.approx(97.83, abs=0.3)
