@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from mfn_compile.frozen import Frozen
 
+LINE = 64  # bytes of a cache line
+
 
 class Cache(Frozen):
     """A data cache with least recently used replacement."""
@@ -17,6 +19,12 @@ class Cache(Frozen):
     def bytes(self) -> int:
         """Its size."""
         return self.kib * 1024
+
+    @model_validator(mode="after")
+    def _lines_fit(self) -> Cache:
+        if self.bytes % (LINE * self.ways):
+            raise ValueError(f"{self.kib} KiB are no {self.ways} ways of {LINE}-byte lines")
+        return self
 
 
 class Agreement(Frozen):
@@ -34,17 +42,27 @@ class Calibration(Frozen):
 
     ratio: float = Field(gt=0, description="geometric mean of modelled / measured milliseconds")
     spread: float = Field(ge=1, description="geometric deviation of modelled / measured")
-    rank: float = Field(ge=-1, le=1, description="rank correlation of modelled and measured")
-    leave_one_out: float = Field(
-        ge=1, description="geometric deviation when every network is scaled by the others' ratio"
+    rank: float | None = Field(
+        default=None, ge=-1, le=1, description="rank correlation of modelled and measured"
     )
-    worst: float = Field(
-        ge=1, description="largest factor, up or down, that a network so scaled lies off by"
+    leave_one_out: float | None = Field(
+        default=None,
+        ge=1,
+        description="geometric deviation when every network is scaled by the others' ratio",
     )
-    instructions: Agreement = Field(description="of the plain number of instructions instead")
-    points: int = Field(ge=2, description="measured times that it is made from")
+    worst: float | None = Field(
+        default=None,
+        ge=1,
+        description="largest factor, up or down, that a network so scaled lies off by",
+    )
+    instructions: Agreement | None = Field(
+        default=None, description="of the plain number of instructions instead"
+    )
+    points: int | None = Field(
+        default=None, ge=2, description="measured times that it is made from"
+    )
     fitted: bool = Field(
-        description="whether they had been seen when the model's rules were chosen"
+        default=False, description="whether they had been seen when the model's rules were chosen"
     )
     source: str = Field(min_length=1, description="where the measured times are published")
 

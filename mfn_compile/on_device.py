@@ -86,6 +86,8 @@ def parse(text: str, *, asked: bool = True) -> Device:
         return Device(text, None, asked)
     if text == LOCAL:
         return Device(text, None, asked)
+    if text == NONE:
+        raise UsageError("There is nothing to profile on no device", hint=f"Write {FORMS}")
     raise UsageError(f"{text!r} is no device", hint=f"Write {FORMS}")
 
 

@@ -139,6 +139,7 @@ def table(lines: Iterable[Line]) -> str:
     out = [HEAD, "|---|---|---|---|---|---|---|---|---|---|"]
     for entry in lines:
         found, plain = entry.found, entry.found.instructions
+        assert plain is not None  # a score always has it
         numbers = (found.ratio, found.spread, found.rank, found.leave_one_out, found.worst)
         cells = [entry.title, "yes" if found.fitted else "no", str(found.points)]
         cells += [f"{x:.2f}" for x in (*numbers, plain.spread, plain.rank)]

@@ -5,14 +5,17 @@
 #     sudo tools/setup_virtual_board.sh [--root FOLDER] [--no-packages] [--no-root] [SITE...]
 #
 # Without SITE, every line of tools/aarch64_wheels.txt is installed. The root lies in MFN_SYSROOT,
-# or in virtual-board/sysroot of the cache folder. What is there already is left alone.
+# or in virtual-board/sysroot of the cache folder (under sudo: that of the user who called it).
+# What is there already is left alone. Wrong usage exits 2, anything that fails 1.
 set -euo pipefail
-cd "$(dirname "$0")"
+wheels=$(cd "$(dirname "$0")" && pwd)/aarch64_wheels.txt
 
 packages=(qemu-user gcc libc6-dev gcc-aarch64-linux-gnu g++-aarch64-linux-gnu debootstrap)
 suite=bookworm # its Python is 3.11, for which all peers have wheels
 mirror=${MFN_DEBIAN_MIRROR:-http://deb.debian.org/debian}
-cache=${MFN_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/mfn-compile}
+home=$HOME
+[ -z "${SUDO_USER:-}" ] || home=$(getent passwd "$SUDO_USER" | cut -d: -f6)
+cache=${MFN_CACHE_DIR:-${XDG_CACHE_HOME:-$home/.cache}/mfn-compile}
 root=${MFN_SYSROOT:-$cache/virtual-board/sysroot}
 wanted_packages=1 wanted_root=1 sites=()
 
@@ -21,16 +24,25 @@ fail() {
     exit 1
 }
 
+misused() {
+    echo "setup_virtual_board: $*" >&2
+    exit 2
+}
+
 while [ $# -gt 0 ]; do
     case $1 in
         --root)
-            [ $# -gt 1 ] || fail "--root needs a folder"
+            [ $# -gt 1 ] || misused "--root needs a folder"
             root=$2
             shift
             ;;
         --no-packages) wanted_packages=0 ;;
         --no-root) wanted_root=0 ;;
-        -*) fail "there is no option $1; see the top of this file" ;;
+        -h | --help)
+            sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"
+            exit 0
+            ;;
+        -*) misused "there is no option $1; see --help" ;;
         *) sites+=("$1") ;;
     esac
     shift
@@ -78,8 +90,7 @@ make_root() {
 
 install_site() {
     local name=$1 line place platforms=() glibc aside
-    line=$(grep -E "^$name[[:space:]]" aarch64_wheels.txt) ||
-        fail "there are no wheels of $1; there are: $(cut -d' ' -f1 aarch64_wheels.txt | grep -v '^#' | xargs)"
+    line=$(grep -E "^$name " "$wheels")
     place=$root/opt/site-$name
     [ -f "$place/.wheels" ] && [ "$(cat "$place/.wheels")" = "$line" ] && return
     for glibc in 36 35 34 31 28 27 26 24 17; do
@@ -95,14 +106,23 @@ install_site() {
     mv "$aside" "$place"
 }
 
+known=$(grep -v '^#' "$wheels" | cut -d' ' -f1 | xargs)
+for site in "${sites[@]}"; do
+    [[ " $known " == *" $site "* ]] || misused "there are no wheels of $site; there are: $known"
+done
+[ ${#sites[@]} = 0 ] || [ $wanted_root = 1 ] || misused "--no-root installs no wheels"
+root=$(realpath -m "$root")
+
 [ $wanted_packages = 0 ] || install_packages
 if [ $wanted_root = 1 ]; then
     make_root
     if [ ${#sites[@]} = 0 ]; then
-        mapfile -t sites < <(grep -v '^#' aarch64_wheels.txt | cut -d' ' -f1)
+        read -ra sites <<< "$known"
     fi
     for site in "${sites[@]}"; do
         install_site "$site"
     done
+    [ -z "${SUDO_USER:-}" ] || chown -R "$SUDO_USER:" "$root"
     echo "The AArch64 root is $root, with $(cd "$root/opt" && echo site-*)"
+    [ "$root" = "$cache/virtual-board/sysroot" ] || echo "mfn-compile finds it by MFN_SYSROOT=$root"
 fi

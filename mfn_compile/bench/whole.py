@@ -33,6 +33,7 @@ from mfn_compile.store import Store
 from mfn_compile.vectors import cosines
 from mfn_compile.version import __version__
 
+HOST = "host"
 QDQ = Path("onnx") / "model_int8_qdq.onnx"
 
 
@@ -332,7 +333,7 @@ def parse_devices(names: Sequence[str]) -> tuple[tuple[VirtualDevice, ...], bool
     """Virtual devices, and whether this machine is one of them.
 
     Raises:
-        UsageError: a name is neither virtual:NAME nor host or local.
+        UsageError: a name is neither virtual:NAME nor host.
         BadInputError: there is no such core or board.
     """
     from mfn_compile.device.spec import parse_virtual  # noqa: PLC0415
@@ -342,7 +343,7 @@ def parse_devices(names: Sequence[str]) -> tuple[tuple[VirtualDevice, ...], bool
     for name in names:
         if name.startswith(VIRTUAL):
             virtual.append(parse_virtual(name))
-        elif name not in ("host", "local"):
+        elif name != HOST:
             raise UsageError(
                 f"{name!r} is no device to compare engines on",
                 hint="Write virtual:CORE, virtual:BOARD or host",

@@ -9,12 +9,11 @@ from pathlib import Path
 from pydantic import Field
 
 from mfn_compile.arm.firmware.facts import Variant
+from mfn_compile.boards import LINE as LINE
 from mfn_compile.boards import Cache
 from mfn_compile.errors import BadInputError
 from mfn_compile.frozen import Frozen
 from mfn_compile.tomlfile import load_model
-
-LINE = 64  # bytes of a cache line
 
 
 class Macs(Frozen):

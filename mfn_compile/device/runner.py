@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import struct
 import subprocess
@@ -22,7 +23,7 @@ SOURCE = Path(__file__).parent / "plugin" / "inference.c"
 BUILD_SECONDS = 300.0
 RUN_SECONDS = 300.0  # an inference takes 2 s, of the largest networks 10 s
 LIBRARY, HEADER, IMAGE = "lib/libmfn.a", "include/mfn.h", "golden/000.rgb"
-AARCH64 = 183  # EM_AARCH64
+AARCH64, ELF = 183, b"\x7fELF"  # EM_AARCH64
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,11 @@ def build_inference(bundle: Bundle, variant: Variant, folder: Path) -> Path:
         raise BadInputError(
             f"The library has no variant {variant}",
             where=str(bundle.library),
-            hint="Profile the other variant, or add it to the target's [[code.variants]]",
+            hint="Choose a device that runs the variant that it has, or compile for a target with "
+            f"[[code.variants]] {variant}, like arm64",
         )
+    _check_image(bundle)
+    _check_library(bundle.library)
     compiler = find_compiler()
     if compiler is None:
         raise DeviceError(
@@ -90,6 +94,44 @@ def build_inference(bundle: Bundle, variant: Variant, folder: Path) -> Path:
             hint="Check that it is a library for AArch64, and that the compiler works",
         )
     return program
+
+
+def _check_image(bundle: Bundle) -> None:
+    """That the image is whole: a program that misses a part of it would only say that it failed."""
+    found = re.search(r"^#define MFN_INPUT_HEIGHT (\d+)$", _header(bundle), re.MULTILINE)
+    wide = re.search(r"^#define MFN_INPUT_WIDTH (\d+)$", _header(bundle), re.MULTILINE)
+    if found is None or wide is None:
+        return
+    needed, there = int(found[1]) * int(wide[1]) * 3, bundle.image.stat().st_size
+    if there < needed:
+        raise BadInputError(
+            "A golden vector of the bundle is damaged",
+            where=str(bundle.image),
+            why=f"it has {there} of {needed} bytes",
+            hint="Check the bundle: mfn-compile verify BUNDLE",
+        )
+
+
+def _check_library(library: Path) -> None:
+    """That it is a static library for AArch64; a linker would say so in many words."""
+    content = library.read_bytes()
+    start = content.find(ELF)
+    why = ""
+    if not content.startswith(b"!<arch>\n") or start < 0:
+        why = "it is no static library"
+    elif content[start + 18 : start + 20] != struct.pack("<H", AARCH64):
+        why = "it is for another architecture"
+    if why:
+        raise BadInputError(
+            "The library cannot be linked for the virtual board",
+            where=str(library),
+            why=why,
+            hint="Give the folder that `mfn-compile --target arm64` wrote",
+        )
+
+
+def _header(bundle: Bundle) -> str:
+    return bundle.header.read_text(encoding="utf-8")
 
 
 def run_counted(

@@ -12,7 +12,7 @@ from mfn_compile.errors import BadInputError, UsageError
 from mfn_compile.target import Target, list_targets, load_target
 
 LOCAL, RPC, VIRTUAL = "local", "rpc://", "virtual:"
-FORMS = "virtual:NAME, rpc://HOST:PORT/KEY, local or none"
+FORMS = "virtual:NAME, rpc://HOST:PORT/KEY or local"
 SIGMAS = 2  # geometric deviations on either side: 95 % of a log-normal error
 
 
@@ -58,7 +58,8 @@ def core_title(name: str) -> str:
 def parse_virtual(text: str) -> VirtualDevice:
     """The device of `virtual:NAME` or `virtual:BOARD/CORE`.
 
-    NAME is a core that has a model, a target with a [board], or the path of a target's TOML.
+    NAME is a core that has a model, a target with a [board], or the path of a target's TOML. Behind
+    a board, /CORE chooses one of its cores; without it the first one is taken.
 
     Raises:
         UsageError: the text has another form.
@@ -71,9 +72,12 @@ def parse_virtual(text: str) -> VirtualDevice:
         )
     if any(core.name == name for core in cores()):
         return VirtualDevice(name, find_core(name))
-    if name.endswith(".toml"):
-        return _on_board(name, load_target(name), None)
-    wanted, _, chosen = name.partition("/")
+    place, toml, core = name.partition(".toml")
+    if toml and (not core or core.startswith("/")):
+        return _on_board(name, load_target(place + toml), core[1:] or None)
+    wanted, slash, chosen = name.partition("/")
+    if slash and not chosen:
+        raise UsageError(f"{text!r} names no core", hint=f"Write {VIRTUAL}{wanted}, or a core")
     target = next((t for t in list_targets() if t.name == wanted), None)
     if target is None or target.board is None:
         raise _unknown(wanted, target)
@@ -98,10 +102,10 @@ def _unknown(name: str, target: Target | None) -> BadInputError:
     boards = [found.name for found in list_targets() if found.board is not None]
     known = [core.name for core in cores()] + boards
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-    there = f"there are {', '.join(known)}"
+    no_board = f"The target {name!r} is no board: it has no [board] section"
     return BadInputError(
-        f"There is no virtual board named {name!r}",
-        why=f"the target has no [board] section; {there}" if target is not None else there,
+        f"There is no virtual board named {name!r}" if target is None else no_board,
+        why=f"there are {', '.join(known)}",
         hint=f"Did you mean {near[0]!r}?" if near else "Or give the path of a TOML with a [board]",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.cli.test_bad_input import refused
 from tests.cli.test_commands import data_options, mfn
 from tests.conftest import FaceFolder
 
+X86_ARCHIVE = b"!<arch>\n" + bytes(60) + b"\x7fELF\x02\x01\x01" + bytes(11) + b"\x3e\x00"
 needs_board = pytest.mark.skipif(
     find_compiler() is None or find_emulator() is None,
     reason="no AArch64 compiler, or no qemu-aarch64",
@@ -56,3 +58,15 @@ def test_wrong_cores_variants_and_folders(bundle: Path, tmp_path: Path) -> None:
     refuses(3, "no dot product", bundle, "--device", "virtual:cortex-a53", "--variant", "dotprod")
     refuses(3, "no bundle with a library", tmp_path, "--device", "virtual:cortex-a53")
     refused(2, "belongs to the whole run", "--target", "arm64", "targets")
+
+
+@needs_board
+def test_bundles_that_cannot_be_run(bundle: Path, tmp_path: Path) -> None:
+    for name, file, content, says in (
+        ("image", "golden/000.rgb", b"short", "has 5 of"),
+        ("text", "lib/libmfn.a", b"no library", "is no static library"),
+        ("other", "lib/libmfn.a", X86_ARCHIVE, "for another architecture"),
+    ):
+        copy = shutil.copytree(bundle, tmp_path / name)
+        (copy / file).write_bytes(content)
+        refuses(3, says, copy, "--device", "virtual:cortex-a53")

@@ -173,7 +173,7 @@ def test_a_library_for_another_architecture(bundle: Path, tmp_path: Path) -> Non
     stub.succeed(stub.tool("ar"), "rc", tmp_path / "lib/libmfn.a", tmp_path / "mfn.o")
     for name in ("include", "golden"):
         (tmp_path / name).symlink_to((bundle / name).absolute())
-    with pytest.raises(DeviceError, match="cannot be linked"):
+    with pytest.raises(BadInputError, match="for another architecture"):
         build_inference(open_bundle(tmp_path), "neon", tmp_path)
 
 

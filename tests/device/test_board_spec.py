@@ -80,6 +80,19 @@ def test_a_board_of_ones_own_takes_its_first_core(tmp_path: Path) -> None:
     assert found.milliseconds(4e7) is None, "it was never calibrated"
 
 
+def test_a_core_of_a_board_of_ones_own(tmp_path: Path) -> None:
+    found = parse_virtual(f"{write(tmp_path, BOARD)}/cortex-a53")
+    assert found.core.name == "cortex-a53"
+    assert found.core.l2.kib == 256
+
+
+def test_a_calibration_by_hand_needs_a_ratio_a_spread_and_a_source(tmp_path: Path) -> None:
+    table = '[board.cores.calibration]\nratio = 0.5\nspread = 1.1\nsource = "mine"\n'
+    found = parse_virtual(write(tmp_path, BOARD + table) + "/cortex-a53").milliseconds(1.2e6)
+    assert found is not None
+    assert found.value == pytest.approx(2.0)
+
+
 def test_a_boards_caches_take_the_cores_place() -> None:
     entry = BoardCore.model_validate(
         {"core": "cortex-a53", "clock_ghz": 1.2, "l2": {"kib": 256, "ways": 8}}
@@ -116,9 +129,11 @@ def test_time_is_cycles_by_clock_and_ratio(
         ("virtual:raspbery-pi-4", BadInputError, "'raspberry-pi-4'"),
         ("virtual:cortex-a99", BadInputError, "cortex-a"),
         ("virtual:neon", BadInputError, "cortex-a53, cortex-a55, cortex-a72"),
-        ("virtual:arm64", BadInputError, "no [board] section"),
+        ("virtual:arm64", BadInputError, "'arm64' is no board"),
         ("virtual:raspberry-pi-4/cortex-a53", BadInputError, "It has cortex-a72"),
         ("virtual:missing.toml", BadInputError, "missing.toml"),
+        ("virtual:raspberry-pi-4/", UsageError, "names no core"),
+        ("none", UsageError, "rpc://HOST:PORT/KEY"),
         ("qemu", UsageError, "rpc://HOST:PORT/KEY"),
         ("", UsageError, "virtual:NAME"),
     ],
@@ -137,6 +152,7 @@ def test_texts_that_are_no_device(text: str, kind: type[MfnError], says: str) ->
         ('core = "cortex-a72"\nclock', 'core = "cortex-a99"\nclock', "cortex-a53, cortex-a55"),
         ('core = "cortex-a53"', 'core = "cortex-a72"', "two entries"),
         ("[board]\n", "[board]\nghz = 1\n", "Valid here: cores, title"),
+        ("kib = 256, ways = 8", "kib = 33, ways = 5", "33 KiB are no 5 ways"),
         (BOARD[BOARD.index("[board]") :], "", "no [board] section"),
     ],
 )

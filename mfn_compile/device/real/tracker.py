@@ -102,8 +102,8 @@ class _Session:
                 "The tracker cannot be reached",
                 where=address.tracker,
                 why=error.strerror or str(error),
-                hint="Start it (tools/board_server.py --with-tracker, or "
-                "python -m tvm.exec.rpc_tracker), and check host, port and firewall",
+                hint="Check host, port and firewall; if it does not run, start it: "
+                "python tools/board_server.py --tracker-only --tracker HOST:PORT",
             ) from error
 
     def __enter__(self) -> _Session:
