@@ -195,7 +195,8 @@ class Talk(socketserver.BaseRequestHandler):
         elif code == SUMMARY:
             self.send([SUCCESS, tracker.summary()])
         elif code == PENDING:
-            self.send(sorted(self.pending))
+            with tracker.lock:  # a board that was just given away is no longer pending
+                self.send(sorted(self.pending))
         elif code == PING:
             self.send(SUCCESS)
         else:

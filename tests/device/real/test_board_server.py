@@ -83,6 +83,16 @@ def test_a_tracker_gives_each_board_once_and_forgets_those_that_leave() -> None:
             wait_until_gone(address)
 
 
+def test_a_board_that_was_given_is_not_pending_any_more() -> None:
+    with tracker() as port:
+        address = RpcAddress("127.0.0.1", port, "pi")
+        board = Peer(port)
+        for _ in range(300):  # the answers to two connections must not overtake one another
+            serve(board, "pi", 7001)
+            request_board(address, 5)
+            assert board.ask(7) == []
+
+
 def wait_until_gone(address: RpcAddress) -> None:
     for _ in range(200):
         count_boards(address, 5)
