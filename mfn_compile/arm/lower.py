@@ -77,16 +77,16 @@ def write_object(llvm: str, path: str, scratch: str) -> None:
 
 def _plain(function: tirx.PrimFunc) -> tirx.PrimFunc:
     """Take raw pointers instead of buffers; declare the buffers over them."""
-    pointers = [
-        tirx.Var(f"{p.name}_data", tvm.ir.PointerType(tvm.ir.PrimType(p.dtype)))
-        for p in function.params
-    ]
-    declared = [
-        tirx.DeclBuffer(buffer, data=pointer)
-        for buffer, pointer in zip(function.params, pointers, strict=True)
-    ]
+    parameters, declared = [], []
+    for parameter in function.params:
+        if isinstance(parameter.ty, tvm.ir.PrimType):
+            parameters.append(parameter)
+            continue
+        kind = tvm.ir.PointerType(tvm.ir.PrimType(parameter.dtype))
+        parameters.append(tirx.Var(f"{parameter.name}_data", kind))
+        declared.append(tirx.DeclBuffer(parameter, data=parameters[-1]))
     body = tirx.SeqStmt([*declared, function.body])
-    return tirx.PrimFunc(pointers, body, attrs=function.attrs)
+    return tirx.PrimFunc(parameters, body, attrs=function.attrs)
 
 
 def tidy(llvm: str) -> str:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tvm import tirx
 from tvm.script import tirx as T
 from tvm.script.ir_builder import IRBuilder
-from tvm.script.ir_builder.tirx import prim_func as build_prim_func
 
 from mfn_compile.arm.kernels.depthwise_rows import products_row, quads_row
 from mfn_compile.arm.kernels.epilogue import Epilogue, finish
+from mfn_compile.arm.kernels.simple import kernel as new_kernel
 
 LANES = 16
 MOST_COLUMNS = 4  # at once, unrolled
@@ -52,6 +52,11 @@ class Depthwise:
         pads = "_".join(map(str, self.padding))
         shape = f"{self.height}x{self.width}x{self.epilogue.channels}"
         return f"depthwise_{shape}_k{kernel}_s{stride}_p{pads}_{self._form}{self.epilogue.tag}"
+
+    @property
+    def units(self) -> int:
+        """Rows of the result."""
+        return self.output[0]
 
     @property
     def _form(self) -> str:
@@ -115,23 +120,21 @@ def groups_of(weight: NDArray[np.int8]) -> tuple[int, ...]:
 
 
 def build(kernel: Depthwise) -> tirx.PrimFunc:
-    """The kernel. Operands: x, weights, pad [C], the epilogue's constants, [skip], out, ring."""
-    with IRBuilder() as builder, build_prim_func(s_tir=True):
-        T.func_name(kernel.name)
-        buffers = _arguments(kernel)
-        T.func_attr({"global_symbol": kernel.name, "tirx.noalias": not kernel.epilogue.residual})
-        with T.sblock("root"):
-            T.reads()
-            T.writes()
-            if any(kernel.padding):
-                _ring_rows(kernel, buffers)
-            else:
-                with T.serial(0, kernel.output[0]) as y:
-                    _row(kernel, buffers, buffers["x"], y, lambda ky: y * kernel.stride[0] + ky)
+    """The kernel. Operands: x, weights, pad [C], the epilogue's constants, [skip], out, ring; its
+    units are rows of the result.
+    """
+    builder = IRBuilder()
+    noalias = not kernel.epilogue.residual
+    with new_kernel(builder, kernel.name, _shapes(kernel), noalias=noalias) as buffers:
+        if any(kernel.padding):
+            _ring_rows(kernel, buffers)
+        else:
+            with T.serial(buffers["begin"], buffers["end"]) as y:
+                _row(kernel, buffers, buffers["x"], y, lambda ky: y * kernel.stride[0] + ky)
     return builder.get()
 
 
-def _arguments(kernel: Depthwise) -> dict[str, Any]:
+def _shapes(kernel: Depthwise) -> dict[str, tuple[tuple[int, ...], str]]:
     channels, (rows, columns) = kernel.epilogue.channels, kernel.output
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "x": ((kernel.height, kernel.width, channels), "int8"),
@@ -144,15 +147,15 @@ def _arguments(kernel: Depthwise) -> dict[str, Any]:
     dtype = "float32" if kernel.epilogue.to_float else "int8"
     shapes["out"] = ((rows, columns, channels), dtype)
     shapes["ring"] = (kernel.ring, "int8")
-    return {name: T.arg(name, T.buffer(shape, dtype)) for name, (shape, dtype) in shapes.items()}
+    return shapes
 
 
 def _ring_rows(kernel: Depthwise, buffers: dict[str, Any]) -> None:
     """Keep the window's input rows, padded, in a ring: every input row is copied once."""
     height, stride = kernel.kernel[0], kernel.stride[0]
     with T.serial(0, height - stride) as first:
-        _load_row(kernel, buffers, first)
-    with T.serial(0, kernel.output[0]) as y:
+        _load_row(kernel, buffers, buffers["begin"] * stride + first)
+    with T.serial(buffers["begin"], buffers["end"]) as y:
         with T.serial(0, stride) as new:
             _load_row(kernel, buffers, y * stride + (height - stride) + new)
         _row(kernel, buffers, buffers["ring"], y, lambda ky: (y * stride + ky) % height)

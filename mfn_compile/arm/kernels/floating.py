@@ -54,6 +54,11 @@ class FloatConvolution:
         missing = (self.depth - packed.shape[2], self.outputs - packed.shape[3])
         return np.pad(packed, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1])))
 
+    @property
+    def units(self) -> int:
+        """Rows of the result."""
+        return self.output[0]
+
     def build(self) -> tirx.PrimFunc:
         """Operands: x, weights, parameters [4, outputs] (bias, slope, low, high), out."""
         rows, columns = self.output
@@ -66,7 +71,7 @@ class FloatConvolution:
         builder = IRBuilder()
         with (
             kernel(builder, self.name, shapes) as b,
-            T.serial(0, rows) as y,
+            T.serial(b["begin"], b["end"]) as y,
             T.serial(0, columns) as x,
             T.serial(0, self.outputs // BLOCK) as block,
         ):
@@ -122,6 +127,11 @@ class FloatAddition:
         """Symbol of the kernel."""
         return f"float_add_{self.rows}x{self.channels}"
 
+    @property
+    def units(self) -> int:
+        """Rows."""
+        return self.rows
+
     def build(self) -> tirx.PrimFunc:
         """Operands: a, b, out."""
         tensor = ((self.rows, self.channels), "float32")
@@ -130,7 +140,7 @@ class FloatAddition:
             kernel(
                 builder, self.name, {"a": tensor, "b": tensor, "out": tensor}, noalias=False
             ) as b,
-            each(self.rows, self.channels) as (row, channel),
+            each(b, self.channels) as (row, channel),
         ):
             T.buffer_store(b["out"], b["a"][row, channel] + b["b"][row, channel], [row, channel])
         return builder.get()
@@ -147,6 +157,11 @@ class UnitLength:
     def name(self) -> str:
         """Symbol of the kernel."""
         return f"unit_length_{self.channels}_{np.float32(self.epsilon).view(np.uint32):x}"
+
+    @property
+    def units(self) -> int:
+        """The norm is one sum."""
+        return 1
 
     def build(self) -> tirx.PrimFunc:
         """Operands: x, out."""

@@ -17,6 +17,7 @@ from tvm import s_tir, te, tirx
 from mfn_compile.arm.kernels import intrinsics, micro
 from mfn_compile.arm.kernels.epilogue import Epilogue, finish
 from mfn_compile.arm.kernels.knobs import Knobs
+from mfn_compile.arm.kernels.simple import SPAN
 from mfn_compile.arm.kernels.tiled import build_tiled
 
 Int8 = NDArray[np.int8]
@@ -42,6 +43,11 @@ class Gemm:
         pairs = "" if self.paired else "_single"
         return f"gemm_{self.m}x{self.epilogue.channels}x{self.k}{pairs}_{self.epilogue.tag}"
 
+    @property
+    def units(self) -> int:
+        """Tiles of rows."""
+        return self.m // self.rows
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -66,7 +72,10 @@ class Tile:
 
 
 def build(kernel: Gemm, tile: Tile, knobs: Knobs) -> tirx.PrimFunc:
-    """The scheduled kernel. Operands: x, weights, the epilogue's constants, [skip], out."""
+    """The scheduled kernel.
+
+    Operands: x, weights, the epilogue's constants, [skip], out; its units are tiles of rows.
+    """
     if tile.isa is not None:
         packed = tile.pack(np.zeros((kernel.epilogue.channels, kernel.k), np.int8)).shape
         inner = micro.Tile(tile.isa, kernel.rows, kernel.k, kernel.paired, knobs.loads)
@@ -111,7 +120,20 @@ def _schedule(function: tirx.PrimFunc, kernel: Gemm, tile: Tile) -> tirx.PrimFun
     assert tile.schedule is not None
     tile.schedule(schedule, kernel, j_tile)
     (scheduled,) = schedule.mod.functions.values()
-    return scheduled
+    return _spanned(scheduled)
+
+
+def _spanned(function: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The outermost loop from `begin` to `end`, two more arguments."""
+    begin, end = (tirx.Var(name, "int32") for name in SPAN)
+    root = function.body.block
+    loop = root.body
+    inner = tirx.For(loop.loop_var, begin, end - begin, loop.kind, loop.body)
+    block = s_tir.SBlock(
+        root.iter_vars, root.reads, root.writes, root.name_hint, inner, None, root.alloc_buffers
+    )
+    body = s_tir.SBlockRealize([], True, block)
+    return tirx.PrimFunc([*function.params, begin, end], body, attrs=function.attrs)
 
 
 def _product(x: Any, i: Any, k: Any, weight: Any) -> Any:

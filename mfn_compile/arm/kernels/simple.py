@@ -15,6 +15,8 @@ from tvm.script.ir_builder.tirx import prim_func as build_prim_func
 from mfn_compile.arm.kernels.epilogue import added, quantized
 
 LANES = 16
+# A kernel's last two arguments: which of its units of work to do, from `begin` to before `end`.
+SPAN = ("begin", "end")
 Shapes = Mapping[str, tuple[tuple[int, ...], str]]
 
 
@@ -22,10 +24,11 @@ Shapes = Mapping[str, tuple[tuple[int, ...], str]]
 def kernel(
     builder: IRBuilder, name: str, shapes: Shapes, *, noalias: bool = True
 ) -> Iterator[dict[str, Any]]:
-    """An open function over buffers of the given shapes and dtypes."""
+    """An open function over buffers of the given shapes and dtypes, and the `span` of its work."""
     with builder, build_prim_func(s_tir=True):
         T.func_name(name)
         buffers = {n: T.arg(n, T.buffer(shape, dtype)) for n, (shape, dtype) in shapes.items()}
+        buffers |= {n: T.arg(n, T.int32()) for n in SPAN}
         T.func_attr({"global_symbol": name, "tirx.noalias": noalias})
         with T.sblock("root"):
             T.reads()
@@ -46,6 +49,11 @@ class InputTable:
         """Symbol of the kernel."""
         return f"input_{self.pixels}_{''.join(map(str, self.channels))}_{self.dtype}"
 
+    @property
+    def units(self) -> int:
+        """Pixels."""
+        return self.pixels
+
     def build(self) -> tirx.PrimFunc:
         """Operands: rgb, table, out."""
         shapes = {
@@ -54,7 +62,7 @@ class InputTable:
             "out": ((self.pixels, 3), self.dtype),
         }
         builder = IRBuilder()
-        with kernel(builder, self.name, shapes) as b, T.serial(0, self.pixels) as pixel:
+        with kernel(builder, self.name, shapes) as b, T.serial(b["begin"], b["end"]) as pixel:
             for channel, source in enumerate(self.channels):
                 value = b["table"][channel, b["rgb"][pixel, source].astype("int32")]
                 T.buffer_store(b["out"], value, [pixel, channel])
@@ -89,6 +97,11 @@ class Patches:
         shape = f"{self.height}x{self.width}x{self.inputs}of{self.stored}"
         return f"patches_{shape}_k{kernel}_s{stride}_p{'_'.join(map(str, self.padding))}"
 
+    @property
+    def units(self) -> int:
+        """Rows of the result."""
+        return self.output[0]
+
     def build(self) -> tirx.PrimFunc:
         """Operands: x, pad [inputs], out."""
         rows, columns = self.output
@@ -100,7 +113,7 @@ class Patches:
         builder = IRBuilder()
         with (
             kernel(builder, self.name, shapes) as b,
-            T.serial(0, rows) as y,
+            T.serial(b["begin"], b["end"]) as y,
             T.serial(0, columns) as x,
         ):
             for ky in range(self.kernel[0]):
@@ -147,6 +160,11 @@ class Addition:
         kind = ("add" if self.width == 1 else "addc") + ("_prelu" if self.prelu else "")
         return f"add_{self.rows}x{self.channels}_{kind}"
 
+    @property
+    def units(self) -> int:
+        """Rows."""
+        return self.rows
+
     def build(self) -> tirx.PrimFunc:
         """Operands: a, b, scales, limits, floats, out."""
         tensor = ((self.rows, self.channels), "int8")
@@ -161,7 +179,7 @@ class Addition:
         builder = IRBuilder()
         with (
             kernel(builder, self.name, shapes, noalias=False) as b,
-            each(self.rows, self.channels) as (row, channel),
+            each(b, self.channels) as (row, channel),
         ):
             at = channel if self.width > 1 else 0
             values = (b["a"][row, channel], b["b"][row, channel])
@@ -182,6 +200,11 @@ class TableLookup:
         """Symbol of the kernel."""
         return f"lookup_{self.rows}x{self.channels}"
 
+    @property
+    def units(self) -> int:
+        """Rows."""
+        return self.rows
+
     def build(self) -> tirx.PrimFunc:
         """Operands: x, table [channels, 256], out."""
         tensor = ((self.rows, self.channels), "int8")
@@ -189,7 +212,7 @@ class TableLookup:
         builder = IRBuilder()
         with (
             kernel(builder, self.name, shapes, noalias=False) as b,
-            T.serial(0, self.rows) as row,
+            T.serial(b["begin"], b["end"]) as row,
             T.serial(0, self.channels) as channel,
         ):
             index = b["x"][row, channel].astype("int32") + 128
@@ -209,6 +232,11 @@ class ToFloats:
         """Symbol of the kernel."""
         return f"dequantize_{self.rows}x{self.channels}"
 
+    @property
+    def units(self) -> int:
+        """Rows."""
+        return self.rows
+
     def build(self) -> tirx.PrimFunc:
         """Operands: x, parameters [2, channels] (zero point, scale), out."""
         shapes = {
@@ -219,7 +247,7 @@ class ToFloats:
         builder = IRBuilder()
         with (
             kernel(builder, self.name, shapes) as b,
-            each(self.rows, self.channels) as (row, channel),
+            each(b, self.channels) as (row, channel),
         ):
             shifted = b["x"][row, channel].astype("float32") - b["parameters"][0, channel]
             T.buffer_store(b["out"], shifted * b["parameters"][1, channel], [row, channel])
@@ -238,6 +266,11 @@ class ToIntegers:
         """Symbol of the kernel."""
         return f"quantize_{self.rows}x{self.channels}"
 
+    @property
+    def units(self) -> int:
+        """Rows."""
+        return self.rows
+
     def build(self) -> tirx.PrimFunc:
         """Operands: x, parameters [4, channels] (scale, low, high, zero point), out."""
         shapes = {
@@ -248,7 +281,7 @@ class ToIntegers:
         builder = IRBuilder()
         with (
             kernel(builder, self.name, shapes) as b,
-            each(self.rows, self.channels) as (row, channel),
+            each(b, self.channels) as (row, channel),
         ):
             scale, low, high, zero = (b["parameters"][i, channel] for i in range(4))
             value = quantized(b["x"][row, channel] / scale, low, high, zero)
@@ -257,10 +290,10 @@ class ToIntegers:
 
 
 @contextmanager
-def each(rows: int, channels: int) -> Iterator[tuple[Any, Any]]:
-    """Loops over [rows, channels], vectorized by 16 channels."""
+def each(buffers: dict[str, Any], channels: int) -> Iterator[tuple[Any, Any]]:
+    """Loops over [rows of the span, channels], vectorized by 16 channels."""
     with (
-        T.serial(0, rows) as row,
+        T.serial(buffers["begin"], buffers["end"]) as row,
         T.serial(0, channels // LANES) as block,
         T.vectorized(0, LANES) as lane,
     ):

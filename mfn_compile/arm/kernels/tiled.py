@@ -23,7 +23,8 @@ def build_tiled(
 ) -> tirx.PrimFunc:
     """The kernel of m rows, a multiple of the tile's.
 
-    Operands: x, weights of shape `packed` (int8), the epilogue's constants, [skip], out.
+    Operands: x, weights of shape `packed` (int8), the epilogue's constants, [skip], out; its units
+    are tiles of rows.
     """
     n = epilogue.channels
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
@@ -39,7 +40,7 @@ def build_tiled(
     with (
         kernel(builder, name, shapes, noalias=not epilogue.residual) as buffers,
         T.attr(T.int32(0), "pragma_import_llvm", tile_ir(tile)),
-        T.serial(0, m // tile.rows) as row,
+        T.serial(buffers["begin"], buffers["end"]) as row,
         T.serial(0, n // tile.columns) as column,
     ):
         sums = T.alloc_buffer((tile.rows, tile.columns), "int32")
