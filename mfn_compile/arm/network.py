@@ -168,7 +168,7 @@ class _Emitter:
             self.count += 1
             names.append(f"ptr {name}")
             lines.append(f"  {name} = {self._address(operand, quantized)}")
-        names += [f"i32 {bound}" for bound in (0, call.units)]
+        names += [f"i32 {bound}" for bound in call.span]
         mark = self.mark()
         self.calls += 1
         return [*lines, *mark, f"  call void @{call.kernel}({', '.join(names)})"]

@@ -72,11 +72,11 @@ class Constant:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a kernel, by its symbol, for all of its `units` of work."""
+    """One call of a kernel, by its symbol, for the units of work in `span` (begin, end)."""
 
     kernel: str
     operands: tuple[Place | Constant, ...]
-    units: int
+    span: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ class _Builder:
 
     def _call(self, kernel: Any, *operands: Place | Constant) -> Call:
         self._kernels.setdefault(kernel.name, kernel.build)
-        return Call(kernel.name, operands, kernel.units)
+        return Call(kernel.name, operands, (0, kernel.units))
 
     def _reusable(self, node: Any, name: str) -> str | None:
         """`name` where `node` is its last reader and it is as large as the result."""
@@ -252,7 +252,7 @@ class _Builder:
         skip = [Place(node.residual_input)] if node.residual_input else []
         self._kernels.setdefault(kernel.name, lambda: depthwise.build(kernel))
         operands = (Place(node.input), weights, pad, *constants, *skip)
-        call = Call(kernel.name, (*operands, Place(node.output), Place(ring)), kernel.units)
+        call = Call(kernel.name, (*operands, Place(node.output), Place(ring)), (0, kernel.units))
         scratch = {ring: int(np.prod(kernel.ring))}
         return self._conv_step(node, "depthwise", (call,), scratch)
 
@@ -273,7 +273,7 @@ class _Builder:
                 skip = [Place(node.residual_input, start * shape.channels)]
             operands = (Place(source, start * depth), weights, *constants, *skip)
             operands = (*operands, Place(node.output, start * row_bytes))
-            calls.append(Call(kernel.name, operands, kernel.units))
+            calls.append(Call(kernel.name, operands, (0, kernel.units)))
         return self._conv_step(node, "dense", tuple(calls), scratch)
 
     def _matrix(self, node: Conv) -> tuple[str, int, list[Call], dict[str, int]]:
