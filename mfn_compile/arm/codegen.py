@@ -16,6 +16,7 @@ from mfn_compile.arm.module import Part, merge
 from mfn_compile.arm.network import batch_ir, entry_points, network_ir
 from mfn_compile.arm.plan import Plan, make_plan
 from mfn_compile.arm.program import Program, make_program
+from mfn_compile.arm.schedules import Schedules, shipped
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Machine:
     cpu: str
     features: tuple[str, ...] = ()
 
+    def schedules(self) -> Schedules:
+        """The knobs that ship for its CPU."""
+        return shipped(self.cpu, self.isa)
+
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
@@ -45,18 +50,24 @@ class Compiled:
 
 
 def compile_network(
-    graph: IntegerGraph, machine: Machine, *, suffix: str = "", overlap: bool = True
+    graph: IntegerGraph,
+    machine: Machine,
+    *,
+    suffix: str = "",
+    overlap: bool = True,
+    schedules: Schedules | None = None,
 ) -> Compiled:
     """Generate code for a graph.
 
     Args:
         suffix: behind the names of the entry points.
         overlap: False keeps every tensor of a run in the workspace, to be looked at.
+        schedules: of the kernels; by default those that ship for the machine's CPU.
 
     Raises:
         BadInputError: a layer has a shape that no kernel takes.
     """
-    program = make_program(graph, machine.isa, machine.cpu)
+    program = make_program(graph, schedules or machine.schedules())
     plan = make_plan(program, overlap=overlap)
     target: Any = make_target(machine.triple, machine.cpu, machine.features)
     kernels = to_llvm({name: build() for name, build in program.kernels.items()}, target)

@@ -7,7 +7,7 @@ Activations lie in memory as [height, width, channels padded to 16], the input i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import singledispatchmethod
 from typing import Any
 
@@ -38,7 +38,7 @@ from mfn_compile.arm.kernels.epilogue import (
     shape_of,
 )
 from mfn_compile.arm.kernels.floating import FloatAddition, FloatConvolution, UnitLength
-from mfn_compile.arm.kernels.knobs import Knobs, knobs_of
+from mfn_compile.arm.kernels.knobs import Knobs
 from mfn_compile.arm.kernels.simple import (
     LANES,
     Addition,
@@ -48,6 +48,7 @@ from mfn_compile.arm.kernels.simple import (
     ToFloats,
     ToIntegers,
 )
+from mfn_compile.arm.schedules import Schedule, Schedules
 from mfn_compile.errors import BadInputError
 
 IMAGE = "%image"  # the caller's uint8 RGB
@@ -112,6 +113,7 @@ class Program:
         kernels: builders of TensorIR functions by symbol.
         constants: arrays of .rodata.
         sizes: bytes of every tensor in memory.
+        schedules: of the kernels that have knobs, by symbol.
     """
 
     graph: IntegerGraph
@@ -119,6 +121,7 @@ class Program:
     kernels: Mapping[str, Callable[[], Any]]
     constants: tuple[Array, ...]
     sizes: Mapping[str, int]
+    schedules: Mapping[str, Schedule] = field(default_factory=dict)
 
     def kinds(self) -> dict[str, str]:
         """Kind of every kernel by symbol, for the census."""
@@ -144,21 +147,23 @@ def padded(channels: int) -> int:
     return -(-channels // LANES) * LANES
 
 
-def make_program(graph: IntegerGraph, isa: str, cpu: str = "generic") -> Program:
-    """Choose kernels of the instruction set `isa` (a key of `gemm.TILES`) and pack the weights.
+def make_program(graph: IntegerGraph, schedules: Schedules) -> Program:
+    """Choose kernels and pack the weights.
 
     Args:
-        cpu: LLVM's name of the core to schedule for.
+        schedules: of the instruction set (a key of `gemm.TILES`) and the core.
 
     Raises:
         BadInputError: a layer has a shape that no kernel takes.
     """
-    return _Builder(graph, gemm.TILES[isa], knobs_of(cpu)).program()
+    return _Builder(graph, schedules).program()
 
 
 class _Builder:
-    def __init__(self, graph: IntegerGraph, tile: gemm.Tile, knobs: Knobs) -> None:
-        self._graph, self._tile, self._knobs = graph, tile, knobs
+    def __init__(self, graph: IntegerGraph, schedules: Schedules) -> None:
+        self._graph, self._tile = graph, gemm.TILES[schedules.isa]
+        self._lookup = schedules
+        self._schedules: dict[str, Schedule] = {}
         self._kernels: dict[str, Callable[[], Any]] = {}
         self._constants: list[Array] = []
         self._last_use = {name: i for i, node in enumerate(graph.nodes) for name in inputs_of(node)}
@@ -171,7 +176,9 @@ class _Builder:
             name: tensor.height * tensor.width * self._stored(name) * (_width(tensor))
             for name, tensor in self._graph.tensors.items()
         }
-        return Program(self._graph, steps, self._kernels, tuple(self._constants), sizes)
+        return Program(
+            self._graph, steps, self._kernels, tuple(self._constants), sizes, self._schedules
+        )
 
     def _tensor(self, name: str) -> Tensor:
         return self._graph.tensors[name]
@@ -234,8 +241,7 @@ class _Builder:
         shape, constants = self._epilogue(node)
         tensor = self._tensor(node.input)
         isa, out = self._tile.isa, self._tensor(node.output)
-        dots = isa == "dotprod" and self._knobs.quads
-        kernel = depthwise.Depthwise(
+        plain = depthwise.Depthwise(
             tensor.height,
             tensor.width,
             node.kernel,
@@ -243,8 +249,12 @@ class _Builder:
             node.padding,
             shape,
             groups=() if isa is None else depthwise.groups_of(node.weight),
-            quads=depthwise.columns_of_quads(node.kernel, out.width) if dots else 0,
         )
+        chosen = self._lookup.of(plain.key)
+        dots = isa == "dotprod" and chosen.knobs.quads
+        quads = depthwise.columns_of_quads(node.kernel, out.width) if dots else 0
+        kernel = replace(plain, quads=quads)
+        self._schedules[kernel.name] = chosen
         _check_window(node)
         weights = self._constant(depthwise.pack(kernel, node.weight))
         pad = self._constant(np.pad(node.pad_value, (0, shape.channels - len(node.pad_value))))
@@ -267,7 +277,8 @@ class _Builder:
         row_bytes = shape.channels * (4 if shape.to_float else 1)
         for start, count, rows in _segments(self._rows(node.output), self._tile.rows):
             kernel = gemm.Gemm(count, depth, rows, paired, shape)
-            self._kernels.setdefault(kernel.name, _gemm_builder(kernel, self._tile, self._knobs))
+            chosen = self._schedules[kernel.name] = self._lookup.of(kernel.key)
+            self._kernels.setdefault(kernel.name, _gemm_builder(kernel, self._tile, chosen.knobs))
             skip = []
             if node.residual_input:
                 skip = [Place(node.residual_input, start * shape.channels)]

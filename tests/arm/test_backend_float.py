@@ -22,6 +22,7 @@ from mfn_compile.arm.host import HostNetwork
 from mfn_compile.arm.network import entry_points
 from mfn_compile.arm.program import has_quantized_input, make_program
 from mfn_compile.arm.reader import read_graph
+from mfn_compile.arm.schedules import Schedules
 from mfn_compile.errors import InternalCheckError
 from tests.arm import emulated
 from tests.arm.firmware import networks, stub
@@ -154,7 +155,7 @@ def test_the_host_refuses_int8_images_of_a_float_stem() -> None:
 
 def test_a_float_stem_has_one_entry_point() -> None:
     graph = stem_graph()
-    assert entry_points(make_program(graph, "neon"), "_x") == ("mfn_embed_x",)
+    assert entry_points(make_program(graph, Schedules("generic", "neon")), "_x") == ("mfn_embed_x",)
     llvm = compile_network(graph, emulated.NEON, suffix="_x").llvm
     assert "define i32 @mfn_embed_x(" in llvm
     assert "quantized" not in llvm

@@ -24,6 +24,7 @@ from mfn_compile.arm.graph import Conv, IntegerGraph
 from mfn_compile.arm.host import HostNetwork
 from mfn_compile.arm.kernels import gemm
 from mfn_compile.arm.program import make_program
+from mfn_compile.arm.schedules import Schedules
 from mfn_compile.errors import BadInputError
 from tests.arm import emulated
 from tests.arm.graphs import LARGEST, Draft, Style, assert_same, graphs, images
@@ -312,7 +313,7 @@ def test_only_dense_convolutions_read_the_unpadded_image(kind: str) -> None:
         case "lookup":
             x = draft.lookup(x)
     with pytest.raises(BadInputError, match="first layer is not a dense convolution"):
-        make_program(draft.graph(linear(draft, x)), "neon")
+        make_program(draft.graph(linear(draft, x)), Schedules("generic", "neon"))
 
 
 @pytest.mark.parametrize(
@@ -325,4 +326,4 @@ def test_depthwise_windows_without_a_kernel_are_refused(
     x = draft.conv(draft.image(9, 9), 8)
     x = draft.conv(x, 0, kernel, stride=(stride, stride), padding=(padding,) * 4)
     with pytest.raises(BadInputError, match="No depthwise kernel"):
-        make_program(draft.graph(linear(draft, x)), "dotprod")
+        make_program(draft.graph(linear(draft, x)), Schedules("generic", "dotprod"))

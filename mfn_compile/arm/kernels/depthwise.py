@@ -15,6 +15,7 @@ from tvm.script.ir_builder import IRBuilder
 
 from mfn_compile.arm.kernels.depthwise_rows import products_row, quads_row
 from mfn_compile.arm.kernels.epilogue import Epilogue, finish
+from mfn_compile.arm.kernels.knobs import Key
 from mfn_compile.arm.kernels.simple import kernel as new_kernel
 
 LANES = 16
@@ -48,10 +49,22 @@ class Depthwise:
     @property
     def name(self) -> str:
         """Symbol of the kernel."""
+        return f"{self._shape}_{self._form}{self.epilogue.tag}"
+
+    @property
+    def key(self) -> Key:
+        """What knobs are looked up by; how its products are added is not in it."""
+        sizes = {"height": self.height, "width": self.width, "channels": self.epilogue.channels}
+        window = "_".join(self._shape.split("_")[2:])
+        attributes = {"window": window, "epilogue": self.epilogue.tag}
+        return Key("depthwise", f"{self._shape}_{self.epilogue.tag}", sizes, attributes)
+
+    @property
+    def _shape(self) -> str:
         kernel, stride = "x".join(map(str, self.kernel)), "x".join(map(str, self.stride))
         pads = "_".join(map(str, self.padding))
         shape = f"{self.height}x{self.width}x{self.epilogue.channels}"
-        return f"depthwise_{shape}_k{kernel}_s{stride}_p{pads}_{self._form}{self.epilogue.tag}"
+        return f"depthwise_{shape}_k{kernel}_s{stride}_p{pads}"
 
     @property
     def units(self) -> int:

@@ -16,7 +16,7 @@ from tvm import s_tir, te, tirx
 
 from mfn_compile.arm.kernels import intrinsics, micro
 from mfn_compile.arm.kernels.epilogue import Epilogue, finish
-from mfn_compile.arm.kernels.knobs import Knobs
+from mfn_compile.arm.kernels.knobs import Key, Knobs, Value
 from mfn_compile.arm.kernels.simple import SPAN
 from mfn_compile.arm.kernels.tiled import build_tiled
 
@@ -42,6 +42,13 @@ class Gemm:
         """Symbol of the kernel."""
         pairs = "" if self.paired else "_single"
         return f"gemm_{self.m}x{self.epilogue.channels}x{self.k}{pairs}_{self.epilogue.tag}"
+
+    @property
+    def key(self) -> Key:
+        """What knobs are looked up by."""
+        sizes = {"m": self.m, "n": self.epilogue.channels, "k": self.k, "rows": self.rows}
+        attributes: dict[str, Value] = {"paired": self.paired, "epilogue": self.epilogue.tag}
+        return Key("gemm", self.name, sizes, attributes)
 
     @property
     def units(self) -> int:

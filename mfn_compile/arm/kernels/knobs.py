@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+Value = str | int | bool
 Loads = Literal["whole", "halves", "general"]
+
+
+@dataclass(frozen=True)
+class Key:
+    """What a kernel is apart from its knobs.
+
+    Attributes:
+        family: "gemm" or "depthwise".
+        name: unique; family, sizes and attributes in one word.
+        sizes: by name, each at least 1.
+        attributes: what tells kernels of one family apart that is no size.
+    """
+
+    family: str
+    name: str
+    sizes: Mapping[str, int]
+    attributes: Mapping[str, Value]
 
 
 @dataclass(frozen=True)
@@ -22,6 +41,19 @@ class Knobs:
 
     loads: Loads = "whole"
     quads: bool = True
+
+
+# What can be chosen, by family of kernels and instruction set; the first value wins ties.
+SPACES: Mapping[tuple[str, str], Mapping[str, tuple[Value, ...]]] = {
+    ("gemm", "dotprod"): {"loads": ("whole", "halves", "general")},
+    ("gemm", "neon"): {"loads": ("whole", "halves", "general")},
+    ("depthwise", "dotprod"): {"quads": (True, False)},
+}
+
+
+def space_of(family: str, isa: str) -> Mapping[str, tuple[Value, ...]]:
+    """Knobs of a family with their values; none where there is nothing to choose."""
+    return SPACES.get((family, isa), {})
 
 
 DEFAULT = Knobs()

@@ -128,7 +128,7 @@ def mark_layers(source: LayerSource) -> Marked:
     for variant in source.code.variants:
         features = (*variant.features, *RESERVED)
         machine = Machine(variant.name, source.code.triple, variant.cpu, features)
-        program = make_program(graph, variant.name)
+        program = make_program(graph, machine.schedules())
         plan = make_plan(program)
         target = make_target(machine.triple, machine.cpu, features)
         kernels = to_llvm({name: build() for name, build in program.kernels.items()}, target)

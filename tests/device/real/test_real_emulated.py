@@ -143,6 +143,9 @@ def calls(source: LayerSource, variant: str) -> tuple[tuple[str, str], ...]:
     """Layers and kernels of a variant, in order."""
     from mfn_compile.arm.program import make_program
     from mfn_compile.arm.reader import read_graph
+    from mfn_compile.arm.schedules import shipped
 
-    program = make_program(read_graph(source.qdq, source.preprocessing), variant)
+    cpus = {code.name: code.cpu for code in source.code.variants}
+    graph = read_graph(source.qdq, source.preprocessing)
+    program = make_program(graph, shipped(cpus[variant], variant))
     return tuple((step.layer, call.kernel) for step in program.steps for call in step.calls)

@@ -1,0 +1,81 @@
+"""Which knobs every kernel gets: measured ones where tuning found some, else the core's own row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from mfn_compile.arm.kernels.knobs import Key, Knobs, Value, knobs_of, space_of
+from mfn_compile.records import Records
+from mfn_compile.resources import data_dir
+
+FOLDER = "tuned"  # of records, beside the targets
+Source = Literal["tuned", "nearest", "default"]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The knobs of a kernel and where they come from.
+
+    Attributes:
+        kernel: what they are for.
+        source: "tuned" for this very kernel, those of the "nearest" tuned one, or the core's
+            "default".
+        tuned_for: the kernel that was tuned; empty for the default.
+    """
+
+    kernel: Key
+    knobs: Knobs
+    source: Source
+    tuned_for: str = ""
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Looks the knobs of a core's kernels up.
+
+    Attributes:
+        cpu: LLVM's name of the core.
+        isa: instruction set of the kernels.
+        records: what tuning found for it.
+        given: knobs that go before everything else, by the kernel's name.
+    """
+
+    cpu: str
+    isa: str
+    records: Records | None = None
+    given: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+
+    def of(self, kernel: Key) -> Schedule:
+        """The knobs of a kernel.
+
+        Raises:
+            TypeError: `given` names a knob that there is not.
+        """
+        default = knobs_of(self.cpu)
+        if kernel.name in self.given:
+            knobs = replace(default, **self.given[kernel.name])  # type: ignore[arg-type]
+            return Schedule(kernel, knobs, "tuned", kernel.name)
+        if self.records is None:
+            return Schedule(kernel, default, "default")
+        space = space_of(kernel.family, self.isa)
+
+        def today(knobs: Mapping[str, Value]) -> bool:
+            return all(name in space and value in space[name] for name, value in knobs.items())
+
+        found = self.records.lookup(kernel.family, kernel.sizes, kernel.attributes, today)
+        if found is None:
+            return Schedule(kernel, default, "default")
+        knobs = replace(default, **found.knobs)  # type: ignore[arg-type]
+        return Schedule(kernel, knobs, "tuned" if found.exact else "nearest", found.kernel)
+
+
+def shipped(cpu: str, isa: str) -> Schedules:
+    """The schedules that come with the project for a core; the default ones for an unknown core.
+
+    Raises:
+        BadInputError: the file of a core is damaged.
+    """
+    path = data_dir("targets") / FOLDER / f"{cpu}.json"
+    return Schedules(cpu, isa, Records.load(path) if path.exists() else None)
