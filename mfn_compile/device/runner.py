@@ -76,20 +76,29 @@ def build_inference(bundle: Bundle, variant: Variant, folder: Path) -> Path:
         )
     _check_image(bundle)
     _check_library(bundle.library)
+    options = (f"-DMFN_VARIANT={variant}", f"-I{bundle.header.parent}")
+    return link(SOURCE, (bundle.library,), folder / "inference", options)
+
+
+def link(source: Path, code: Sequence[Path], program: Path, options: Sequence[str]) -> Path:
+    """Compile a C program around objects or libraries for AArch64, without shared libraries.
+
+    Raises:
+        DeviceError: no compiler for AArch64, or it failed.
+    """
     compiler = find_compiler()
     if compiler is None:
         raise DeviceError(
             "The virtual board needs a C compiler for AArch64",
             hint=f"Install it: {INSTALL}",
         )
-    program = folder / "inference"
-    options = ("-std=c99", "-O2", f"-DMFN_VARIANT={variant}", f"-I{bundle.header.parent}")
-    files = (str(SOURCE), str(bundle.library), "-o", str(program))
-    done = run_tool([*compiler.static, *options, *files], timeout=BUILD_SECONDS)
+    files = (str(source), *map(str, code), "-o", str(program))
+    command = [*compiler.static, "-std=c99", "-O2", *options, *files]
+    done = run_tool(command, timeout=BUILD_SECONDS)
     if done.code != 0:
         raise DeviceError(
             "The library cannot be linked for the virtual board",
-            where=str(bundle.library),
+            where=", ".join(map(str, code)),
             why=done.first_lines() or f"the compiler ended with {done.code}",
             hint="Check that it is a library for AArch64, and that the compiler works",
         )

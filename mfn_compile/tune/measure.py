@@ -1,0 +1,161 @@
+"""Measures batches of candidates on the virtual board, several networks at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+
+from mfn_compile.errors import InternalCheckError
+from mfn_compile.records import Choice
+from mfn_compile.tune.task import Outcome, Task
+from mfn_compile.tune.whole_network import Answer, Bench
+
+CRASHED = "the compiler crashed"
+_bench: Bench | None = None  # of a worker process
+
+
+@dataclass
+class _Round:
+    """Candidates that share a network: one of each kernel."""
+
+    given: dict[str, Choice] = field(default_factory=dict)
+    begun: float = 0.0
+    future: Future[Answer] | None = None
+
+
+class VirtualMeasure:
+    """Measures candidates in worker processes; a context manager that ends them.
+
+    Args:
+        bench: the network and the core.
+        processes: networks at a time.
+    """
+
+    def __init__(self, bench: Bench, processes: int) -> None:
+        self._bench, self._processes = bench, processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> VirtualMeasure:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def __call__(self, batch: Sequence[tuple[Task, Choice]]) -> Iterator[Outcome]:
+        """Outcomes in the batch's order.
+
+        Raises:
+            InternalCheckError: the network fails with the core's own knobs too.
+        """
+        rounds, places = _rounds(batch)
+        for each in rounds:
+            self._submit(each)
+        answers: dict[int, tuple[Answer, float]] = {}
+        for (task, _), place in zip(batch, places, strict=True):
+            if place not in answers:
+                answers[place] = self._finish(rounds[place])
+            answer, seconds = answers[place]
+            yield _outcome(answer, task.key, seconds)
+
+    def rest(self, tasks: Sequence[Task]) -> float:
+        """Cycles of one inference that no task is about, with the core's own knobs.
+
+        Raises:
+            InternalCheckError: the network fails with them.
+        """
+        answer = self._default()
+        return answer.total - sum(answer.cycles[task.key] * task.calls for task in tasks)
+
+    def _submit(self, one: _Round) -> None:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._processes, context, _begin, (self._bench,))
+        one.begun = time.monotonic()
+        one.future = self._pool.submit(_answer, one.given)
+
+    def _finish(self, one: _Round) -> tuple[Answer, float]:
+        """The answer of a round and the seconds that one of its candidates took."""
+        answer = self._wait(one)
+        if answer.whole:
+            answer = self._halves(one.given, answer.whole)
+        spent = time.monotonic() - one.begun
+        return answer, spent / (max(len(one.given), 1) * self._processes)
+
+    def _wait(self, one: _Round) -> Answer:
+        assert one.future is not None
+        try:
+            return one.future.result()
+        except BrokenProcessPool:
+            self._end()
+            return Answer({}, {}, CRASHED)
+
+    def _halves(self, given: Mapping[str, Choice], why: str) -> Answer:
+        """Find what fails in a network that fails as a whole."""
+        if len(given) == 1:
+            self._default()
+            return Answer({}, dict.fromkeys(given, why))
+        names = list(given)
+        cycles: dict[str, float] = {}
+        errors: dict[str, str] = {}
+        for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+            part = _Round({name: given[name] for name in half})
+            self._submit(part)
+            answer = self._wait(part)
+            if answer.whole:
+                answer = self._halves(part.given, answer.whole)
+            cycles |= {name: answer.cycles[name] for name in half if name in answer.cycles}
+            errors |= {name: answer.errors[name] for name in half if name in answer.errors}
+        return Answer(cycles, errors)
+
+    def _default(self) -> Answer:
+        """The network with the core's own knobs, which must not fail."""
+        plain = _Round()
+        self._submit(plain)
+        answer = self._wait(plain)
+        if answer.whole or answer.errors:
+            raise InternalCheckError(
+                "The network fails on the virtual board before anything is tuned",
+                why=answer.whole or ", ".join(f"{k}: {v}" for k, v in answer.errors.items()),
+                hint="Check the tools with `mfn-compile doctor`; else report it",
+            )
+        return answer
+
+    def _end(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+def _rounds(batch: Sequence[tuple[Task, Choice]]) -> tuple[list[_Round], list[int]]:
+    """Networks that hold all candidates, and in which of them each one is."""
+    rounds: list[_Round] = []
+    places = []
+    for task, choice in batch:
+        free = (at for at, one in enumerate(rounds) if task.key not in one.given)
+        at = next(free, len(rounds))
+        if at == len(rounds):
+            rounds.append(_Round())
+        rounds[at].given[task.key] = choice
+        places.append(at)
+    return rounds, places
+
+
+def _outcome(answer: Answer, key: str, seconds: float) -> Outcome:
+    if key in answer.cycles:
+        return Outcome(answer.cycles[key], None, seconds)
+    return Outcome(None, answer.errors.get(key, "it was not measured"), seconds)
+
+
+def _begin(bench: Bench) -> None:
+    """In a worker: keep the bench and the oracle's tensors."""
+    global _bench
+    _bench = bench
+
+
+def _answer(given: dict[str, Choice]) -> Answer:
+    assert _bench is not None
+    return _bench.answer(given)

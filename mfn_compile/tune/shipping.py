@@ -1,0 +1,47 @@
+"""The winners of a tuning as records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mfn_compile.records import SCHEMA, Entry, Records
+from mfn_compile.tune.task import Result, Task
+from mfn_compile.version import __version__
+
+
+def records_of(tasks: Sequence[Task], result: Result, cpu: str, isa: str, seed: int) -> Records:
+    """One entry a kernel.
+
+    Args:
+        tasks: those that were tuned; no two are of one shape.
+        cpu: LLVM's name of the core.
+        isa: instruction set of the kernels.
+        seed: of the search.
+    """
+    by_key = {task.key: task for task in tasks}
+    entries = [
+        Entry(
+            family=by_key[winner.kernel].family,
+            kernel=winner.kernel,
+            sizes=dict(by_key[winner.kernel].sizes),
+            attributes=dict(by_key[winner.kernel].attributes),
+            knobs=dict(winner.knobs),
+            cycles=winner.cycles,
+            first_cycles=winner.first_cycles,
+            trial=winner.trial,
+        )
+        for winner in result.kernels
+    ]
+    return Records(
+        schema=SCHEMA, cpu=cpu, isa=isa, seed=seed, version=__version__, entries=tuple(entries)
+    )
+
+
+def merged(several: Sequence[Records]) -> Records:
+    """The records of several networks for one core; of a kernel in two, the faster one's."""
+    best: dict[str, Entry] = {}
+    for records in several:
+        for entry in records.entries:
+            if entry.kernel not in best or entry.cycles < best[entry.kernel].cycles:
+                best[entry.kernel] = entry
+    return several[0].model_copy(update={"entries": tuple(best.values())})

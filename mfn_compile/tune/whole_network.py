@@ -1,0 +1,180 @@
+"""A whole network in which every kernel has a candidate's knobs: checked to the bit, and counted.
+
+One program serves as many candidates as the network has kernels, and everything that is measured
+is what would ship: the same calls, with the same operands and constants.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfn_compile.arm import oracle
+from mfn_compile.arm.codegen import Compiled, Machine, compile_network, object_code
+from mfn_compile.arm.graph import IntegerGraph
+from mfn_compile.arm.host import read_tensors
+from mfn_compile.arm.library import RESERVED
+from mfn_compile.arm.schedules import Schedules
+from mfn_compile.device.blocks import Counts, join
+from mfn_compile.device.board import Core
+from mfn_compile.device.costs import Costs, model_of
+from mfn_compile.device.emulator import folder as board_folder
+from mfn_compile.device.profile import block_cycles
+from mfn_compile.device.runner import link, run_counted
+from mfn_compile.device.symbols import read_symbols
+from mfn_compile.errors import MfnError
+from mfn_compile.records import Choice
+from mfn_compile.target import Variant
+
+SOURCE = Path(__file__).parents[1] / "device" / "plugin" / "tensors.c"
+SUFFIX = "_x"
+RUN_SECONDS = 120.0  # both images take 1 s; a candidate that loops for ever is given up
+WRONG = "other bits than the oracle's"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one network said of its candidates, by kernel.
+
+    Attributes:
+        cycles: of one call, for kernels that are right.
+        errors: of kernels that are wrong.
+        whole: why nothing can be said of any of them; empty otherwise.
+        total: cycles of the whole inference.
+    """
+
+    cycles: Mapping[str, float]
+    errors: Mapping[str, str]
+    whole: str = ""
+    total: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """Measures a network on the virtual board.
+
+    Attributes:
+        machine: what code is generated for.
+        core: what it runs on.
+        images: uint8 RGB [2, height, width, 3].
+        cache: folder of the modelled cycles.
+    """
+
+    graph: IntegerGraph
+    machine: Machine
+    core: Core
+    images: NDArray[np.uint8]
+    cache: Path
+
+    @classmethod
+    def of(
+        cls,
+        graph: IntegerGraph,
+        triple: str,
+        variant: Variant,
+        core: Core,
+        images: NDArray[np.uint8],
+    ) -> Bench:
+        """Of one variant of a target, with the user's cache of modelled cycles."""
+        features = (*variant.features, *RESERVED)
+        machine = Machine(variant.name, triple, variant.cpu, features)
+        return cls(graph, machine, core, images, board_folder())
+
+    @cached_property
+    def wanted(self) -> tuple[dict[str, NDArray[Any]], ...]:
+        """The oracle's tensors of both images."""
+        return tuple(oracle.run(self.graph, image) for image in self.images)
+
+    def answer(self, given: Mapping[str, Choice]) -> Answer:
+        """Build, run and check the network with these knobs; kernels without keep the core's."""
+        schedules = Schedules(self.machine.cpu, self.machine.isa, None, given)
+        try:
+            compiled = compile_network(
+                self.graph, self.machine, suffix=SUFFIX, overlap=False, schedules=schedules
+            )
+            with tempfile.TemporaryDirectory(prefix="mfn-tune-") as folder:
+                return self._run(compiled, Path(folder))
+        except (MfnError, RuntimeError, ValueError, TypeError) as error:  # TVM's are the latter
+            return Answer({}, {}, str(error).strip() or type(error).__name__)
+
+    def _run(self, compiled: Compiled, folder: Path) -> Answer:
+        program = _build(compiled, folder)
+        pixels, tensors = folder / "images.bin", folder / "workspaces.bin"
+        pixels.write_bytes(self.images.tobytes())
+        counts = run_counted([program, pixels, tensors], self.core, seconds=RUN_SECONDS)
+        workspaces = np.frombuffer(tensors.read_bytes(), np.uint8).reshape(len(self.images), -1)
+        wrong = set[str]()
+        for workspace, wanted in zip(workspaces, self.wanted, strict=True):
+            wrong |= self._wrong(compiled, read_tensors(compiled, workspace.tobytes()), wanted)
+        spent = self._spent(counts, program)
+        cycles = _by_key(compiled, spent)
+        right = {key: value for key, value in cycles.items() if key not in wrong}
+        return Answer(right, dict.fromkeys(sorted(wrong), WRONG), total=sum(spent.values()))
+
+    def _wrong(
+        self,
+        compiled: Compiled,
+        found: Mapping[str, NDArray[Any]],
+        wanted: Mapping[str, NDArray[Any]],
+    ) -> set[str]:
+        """Kernels of steps whose result is not what the oracle makes of the same inputs."""
+        wrong = set[str]()
+        for node, step in zip(self.graph.nodes, compiled.program.steps, strict=True):
+            result = found[node.output]
+            if np.array_equal(result, wanted[node.output]) or step is compiled.program.steps[0]:
+                continue
+            if not np.array_equal(result, oracle.run_node(node, dict(found))):
+                schedules = compiled.program.schedules
+                known = [schedules[c.kernel] for c in step.calls if c.kernel in schedules]
+                wrong |= {schedule.kernel.name for schedule in known}
+        return wrong
+
+    def _spent(self, counts: Counts, program: Path) -> dict[str, float]:
+        """Modelled cycles of one inference, by function."""
+        symbols = read_symbols(program)
+        blocks = join(counts.blocks)
+        costs = Costs(model_of(self.core), self.cache)
+        spent: dict[str, float] = defaultdict(float)
+        for block, cycles in zip(blocks, block_cycles(blocks, costs), strict=True):
+            spent[symbols.at(block.address).name] += cycles
+        return spent
+
+
+def _by_key(compiled: Compiled, spent: Mapping[str, float]) -> dict[str, float]:
+    """Cycles of one call, by kernel; two functions may be one kernel with other weights."""
+    program = compiled.program
+    calls = Counter(
+        program.schedules[call.kernel].kernel.name
+        for step in program.steps
+        for call in step.calls
+        if call.kernel in program.schedules
+    )
+    sums: dict[str, float] = defaultdict(float)
+    for function, schedule in program.schedules.items():
+        sums[schedule.kernel.name] += spent.get(function, 0.0)
+    return {key: sums[key] / count for key, count in calls.items()}
+
+
+def _build(compiled: Compiled, folder: Path) -> Path:
+    """The program of tensors.c around a network.
+
+    Raises:
+        DeviceError: no compiler for AArch64, or it failed.
+    """
+    graph = compiled.program.graph
+    code = folder / "network.o"
+    code.write_bytes(object_code(compiled.llvm))
+    options = (
+        f"-DMFN_PIXELS={graph.height * graph.width * 3}",
+        f"-DMFN_WIDTH={graph.embedding}",
+        f"-DMFN_PEAK={compiled.plan.peak}",
+    )
+    return link(SOURCE, (code,), folder / "tensors", options)

@@ -1,0 +1,279 @@
+"""Tunes the kernels of a target for a network: every variant on its core, records as the result."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from mfn_compile import environment
+from mfn_compile.device.spec import VIRTUAL, VirtualDevice, parse_virtual
+from mfn_compile.device_result import Milliseconds
+from mfn_compile.errors import UsageError
+from mfn_compile.frozen import Frozen
+from mfn_compile.hashing import file_sha256, value_sha256
+from mfn_compile.model.preprocessing import Preprocessing
+from mfn_compile.progress import Progress
+from mfn_compile.records import Records
+from mfn_compile.store import source_sha256, tool_version
+from mfn_compile.target import Target, Variant
+
+if TYPE_CHECKING:
+    from mfn_compile.tune.task import Result, Trial
+
+SEED = 0
+CODE = ("arm", "device", "tune")
+TOOLS = ("apache-tvm", "apache-tvm-ffi")
+# Cores that are modelled as another one.
+ALIKE = {"neoverse-n1": "cortex-a76"}
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """What tuning is asked for.
+
+    Attributes:
+        trials: measurements of each variant, what an earlier run measured included.
+        seed: of the search.
+        until_ms: stop when the whole network keeps to it, on a virtual board.
+        device: where candidates run, virtual:NAME or rpc://HOST:PORT/KEY; None is the virtual core
+            that each variant is compiled for.
+    """
+
+    trials: int
+    seed: int = SEED
+    until_ms: float | None = None
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise UsageError(f"{self.trials} trials tune nothing", hint="Give 1 or more")
+        if self.until_ms is not None and not 0 < self.until_ms < math.inf:
+            raise UsageError(f"{self.until_ms} ms is no goal", hint="Give more than 0")
+
+
+class TunedCore(Frozen):
+    """How the kernels of one variant came out.
+
+    Attributes:
+        variant, cpu: as in the target.
+        device: what the candidates ran on.
+        first_cycles: of one inference with the knobs that tuning began with; `cycles` with the
+            winners. On a measured device they are nanoseconds.
+        kernels: that have something to choose.
+        trials: measured by this run and earlier ones; `measured` by this one; `failures` of all.
+        ended: what ended the search.
+        milliseconds: of one inference with the winners, where a board is known.
+    """
+
+    variant: str
+    cpu: str
+    device: str
+    first_cycles: float = Field(gt=0)
+    cycles: float = Field(gt=0)
+    kernels: int
+    trials: int
+    measured: int
+    failures: int
+    ended: str
+    milliseconds: Milliseconds | None = None
+
+
+class Tuned(Frozen):
+    """The result of a tuning."""
+
+    target: str
+    folder: str
+    cores: tuple[TunedCore, ...]
+
+    def lines(self) -> str:
+        """For the console."""
+        rows = [
+            f"{core.variant} for {core.cpu}: {core.first_cycles / 1e6:.2f} to "
+            f"{core.cycles / 1e6:.2f} M cycles ({core.first_cycles / core.cycles:.3f} times as "
+            f"fast), modelled, of {core.kernels} kernels in {core.trials} trials, "
+            f"{core.failures} of them failed; ended: {core.ended}"
+            for core in self.cores
+        ]
+        return "\n".join([*rows, f"records       {self.folder}"])
+
+
+def tune_target(
+    qdq: Path,
+    preprocessing: Preprocessing,
+    target: Target,
+    request: TuneRequest,
+    image: NDArray[np.uint8],
+    folder: Path,
+    progress: Progress,
+) -> Tuned:
+    """Tune every variant of a target for a network; writes `folder`/CPU.json, records.
+
+    Args:
+        qdq: the quantized network.
+        image: uint8 RGB [112, 112, 3] that candidates are checked and counted on, beside noise.
+        folder: of the logs and MetaSchedule's databases too; what it has is not measured again.
+
+    Raises:
+        UsageError: the target has no code to tune, or a time is asked of a core alone.
+        BadInputError: no model of a core; or the folder is of another network or version.
+        DeviceError: a tool is missing or failed.
+        InternalCheckError: the network fails with the knobs that tuning begins with.
+    """
+    if target.code is None:
+        raise UsageError(
+            f"The target {target.name!r} has no kernels of ours",
+            hint="Tune an ARM target; `mfn-compile targets` lists them",
+        )
+    images = np.stack([_noise(image), image])
+    cores = []
+    for variant in target.code.variants:
+        device = device_of(request, target, variant)
+        if request.until_ms is not None and device.milliseconds(1.0) is None:
+            raise UsageError(
+                f"{request.until_ms:g} ms cannot be seen on {device.title}",
+                why="a core alone has modelled cycles and no time",
+                hint="Name a board: --device virtual:raspberry-pi-4",
+            )
+        one = _Core(qdq, preprocessing, target, variant, device, request, images, folder, progress)
+        cores.append(one.tuned())
+    return Tuned(target=target.name, folder=str(folder), cores=tuple(cores))
+
+
+def device_of(request: TuneRequest, target: Target, variant: Variant) -> VirtualDevice:
+    """Where the candidates of a variant run.
+
+    Raises:
+        BadInputError: no model of the core.
+    """
+    if request.device is not None:
+        return parse_virtual(request.device)
+    if target.board is not None:
+        for entry in target.board.cores:
+            if entry.core == variant.cpu:
+                return parse_virtual(f"{VIRTUAL}{target.name}/{entry.core}")
+    return parse_virtual(VIRTUAL + ALIKE.get(variant.cpu, variant.cpu))
+
+
+def _noise(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.random.default_rng(SEED).integers(0, 256, image.shape, np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class _Core:
+    """The tuning of one variant."""
+
+    qdq: Path
+    preprocessing: Preprocessing
+    target: Target
+    variant: Variant
+    device: VirtualDevice
+    request: TuneRequest
+    images: NDArray[np.uint8]
+    folder: Path
+    progress: Progress
+
+    def tuned(self) -> TunedCore:
+        """Search, and write the records."""
+        from mfn_compile.arm.reader import read_graph  # noqa: PLC0415 - loads TVM
+        from mfn_compile.tune.engine import tune  # noqa: PLC0415
+        from mfn_compile.tune.measure import VirtualMeasure  # noqa: PLC0415
+        from mfn_compile.tune.shipping import records_of  # noqa: PLC0415
+        from mfn_compile.tune.tasks import tasks_of  # noqa: PLC0415
+        from mfn_compile.tune.whole_network import Bench  # noqa: PLC0415
+
+        assert self.target.code is not None
+        graph = read_graph(self.qdq, self.preprocessing)
+        bench = Bench.of(
+            graph,
+            self.target.code.triple,
+            self.variant,
+            self.device.core,
+            self.preprocessing.crop(self.images),
+        )
+        tasks = tasks_of(graph, self.variant.cpu, self.variant.name)
+        title = f"tuning {self.variant.name} for {self.device.title}"
+        with (
+            VirtualMeasure(bench, environment.cores()) as measure,
+            self.progress.task(title, self.request.trials) as task,
+        ):
+            rest = measure.rest(tasks)
+
+            def observe(trial: Trial) -> None:
+                task.advance(1, _note(trial, rest))
+
+            result = tune(
+                tasks,
+                measure,
+                self.folder / self.variant.cpu,
+                trials=self.request.trials,
+                seed=self.request.seed,
+                target=f"{self.variant.cpu} on {self.device.core.name}",
+                code=self._code(),
+                stop=self._stop(rest),
+                observe=observe,
+            )
+        records = records_of(tasks, result, self.variant.cpu, self.variant.name, self.request.seed)
+        records.save(self.folder / f"{self.variant.cpu}.json")
+        return self._describe(result, rest)
+
+    def _code(self) -> str:
+        """What the cycles depend on besides the knobs."""
+        return value_sha256(
+            {
+                "network": file_sha256(self.qdq),
+                "preprocessing": self.preprocessing.model_dump(mode="json"),
+                "code": {name: source_sha256(name) for name in CODE},
+                "tools": {name: tool_version(name) for name in TOOLS},
+                "variant": self.variant.model_dump(mode="json"),
+            }
+        )
+
+    def _stop(self, rest: float) -> Callable[[float], bool] | None:
+        until = self.request.until_ms
+        if until is None:
+            return None
+
+        def met(cycles: float) -> bool:
+            found = self.device.milliseconds(cycles + rest) if cycles < math.inf else None
+            return found is not None and found.value <= until
+
+        return met
+
+    def _describe(self, result: Result, rest: float) -> TunedCore:
+        return TunedCore(
+            variant=self.variant.name,
+            cpu=self.variant.cpu,
+            device=self.device.title,
+            first_cycles=result.first_cycles + rest,
+            cycles=result.cycles + rest,
+            kernels=len(result.kernels),
+            trials=result.trials,
+            measured=result.measured,
+            failures=sum(winner.failures for winner in result.kernels),
+            ended=result.ended,
+            milliseconds=self.device.milliseconds(result.cycles + rest),
+        )
+
+
+def _note(trial: Trial, rest: float) -> str:
+    """The best so far, of the trial's kernel and of the network."""
+    kernel = "failed so far" if trial.best is None else f"{trial.best / 1e6:.3f}"
+    network = "" if trial.total is None else f", network {(trial.total + rest) / 1e6:.2f}"
+    return f"{trial.kernel}: {kernel}{network} M cycles"
+
+
+def load_records(folder: Path, cpu: str) -> Records | None:
+    """The records of a core that a tuning left in a folder, None where it has none.
+
+    Raises:
+        RecordsError: the file is damaged.
+    """
+    path = folder / f"{cpu}.json"
+    return Records.load(path) if path.exists() else None
