@@ -6,7 +6,6 @@ is what would ship: the same calls, with the same operands and constants.
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,24 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfn_compile.arm import oracle
-from mfn_compile.arm.codegen import Compiled, Machine, compile_network, object_code
+from mfn_compile.arm.codegen import Compiled, Machine, compile_network
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.host import read_tensors
 from mfn_compile.arm.library import RESERVED
 from mfn_compile.arm.schedules import Schedules
-from mfn_compile.device.blocks import Counts, join
 from mfn_compile.device.board import Core
-from mfn_compile.device.costs import Costs, model_of
 from mfn_compile.device.emulator import folder as board_folder
-from mfn_compile.device.profile import block_cycles
-from mfn_compile.device.runner import link, run_counted
-from mfn_compile.device.symbols import read_symbols
+from mfn_compile.device.network_run import SUFFIX, run_network
 from mfn_compile.errors import MfnError
 from mfn_compile.records import Choice
 from mfn_compile.target import Variant
 
-SOURCE = Path(__file__).parents[1] / "device" / "plugin" / "tensors.c"
-SUFFIX = "_x"
 RUN_SECONDS = 120.0  # both images take 1 s; a candidate that loops for ever is given up
 WRONG = "other bits than the oracle's"
 
@@ -100,24 +93,18 @@ class Bench:
             compiled = compile_network(
                 self.graph, self.machine, suffix=SUFFIX, overlap=False, schedules=schedules
             )
-            with tempfile.TemporaryDirectory(prefix="mfn-tune-") as folder:
-                return self._run(compiled, Path(folder))
+            return self._run(compiled)
         except (MfnError, RuntimeError, ValueError, TypeError) as error:  # TVM's are the latter
             return Answer({}, {}, str(error).strip() or type(error).__name__)
 
-    def _run(self, compiled: Compiled, folder: Path) -> Answer:
-        program = _build(compiled, folder)
-        pixels, tensors = folder / "images.bin", folder / "workspaces.bin"
-        pixels.write_bytes(self.images.tobytes())
-        counts = run_counted([program, pixels, tensors], self.core, seconds=RUN_SECONDS)
-        workspaces = np.frombuffer(tensors.read_bytes(), np.uint8).reshape(len(self.images), -1)
+    def _run(self, compiled: Compiled) -> Answer:
+        ran = run_network(compiled, self.images, self.core, self.cache, seconds=RUN_SECONDS)
         wrong = set[str]()
-        for workspace, wanted in zip(workspaces, self.wanted, strict=True):
-            wrong |= self._wrong(compiled, read_tensors(compiled, workspace.tobytes()), wanted)
-        spent = self._spent(counts, program)
-        cycles = _by_key(compiled, spent)
+        for workspace, wanted in zip(ran.workspaces, self.wanted, strict=True):
+            wrong |= self._wrong(compiled, read_tensors(compiled, workspace), wanted)
+        cycles = _by_key(compiled, ran.cycles)
         right = {key: value for key, value in cycles.items() if key not in wrong}
-        return Answer(right, dict.fromkeys(sorted(wrong), WRONG), total=sum(spent.values()))
+        return Answer(right, dict.fromkeys(sorted(wrong), WRONG), total=sum(ran.cycles.values()))
 
     def _wrong(
         self,
@@ -137,16 +124,6 @@ class Bench:
                 wrong |= {schedule.kernel.name for schedule in known}
         return wrong
 
-    def _spent(self, counts: Counts, program: Path) -> dict[str, float]:
-        """Modelled cycles of one inference, by function."""
-        symbols = read_symbols(program)
-        blocks = join(counts.blocks)
-        costs = Costs(model_of(self.core), self.cache)
-        spent: dict[str, float] = defaultdict(float)
-        for block, cycles in zip(blocks, block_cycles(blocks, costs), strict=True):
-            spent[symbols.at(block.address).name] += cycles
-        return spent
-
 
 def _by_key(compiled: Compiled, spent: Mapping[str, float]) -> dict[str, float]:
     """Cycles of one call, by kernel; two functions may be one kernel with other weights."""
@@ -161,20 +138,3 @@ def _by_key(compiled: Compiled, spent: Mapping[str, float]) -> dict[str, float]:
     for function, schedule in program.schedules.items():
         sums[schedule.kernel.name] += spent.get(function, 0.0)
     return {key: sums[key] / count for key, count in calls.items()}
-
-
-def _build(compiled: Compiled, folder: Path) -> Path:
-    """The program of tensors.c around a network.
-
-    Raises:
-        DeviceError: no compiler for AArch64, or it failed.
-    """
-    graph = compiled.program.graph
-    code = folder / "network.o"
-    code.write_bytes(object_code(compiled.llvm))
-    options = (
-        f"-DMFN_PIXELS={graph.height * graph.width * 3}",
-        f"-DMFN_WIDTH={graph.embedding}",
-        f"-DMFN_PEAK={compiled.plan.peak}",
-    )
-    return link(SOURCE, (code,), folder / "tensors", options)
