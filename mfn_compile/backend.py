@@ -100,3 +100,16 @@ def make_backend(target: Target, threads: int | None) -> Backend:
         UsageError: the backend cannot run that many threads.
     """
     return BACKENDS[target.backend](target, threads or target.runtime.threads)
+
+
+def make_tuned_backend(target: Target, folder: Path) -> Backend:
+    """The backend of an ARM target with the records that tuning left in a folder.
+
+    Raises:
+        BadInputError: the folder has no records of the target's cores, or damaged ones.
+    """
+    from mfn_compile.arm.backend import TvmBackend  # noqa: PLC0415 - only when chosen
+    from mfn_compile.arm.schedules import load_folder  # noqa: PLC0415
+
+    assert target.code is not None
+    return TvmBackend(target, load_folder(folder, [v.cpu for v in target.code.variants]))

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfn_compile import environment, gates, on_device
-from mfn_compile.backend import Backend, make_backend
+from mfn_compile.backend import Backend, make_backend, make_tuned_backend
 from mfn_compile.bundle.guard import check_replaceable
 from mfn_compile.bundle.manifest import BundleInfo
 from mfn_compile.bundle.writer import write_bundle
 from mfn_compile.device_result import DeviceResult
+from mfn_compile.errors import UsageError
 from mfn_compile.evaluating import stored_evaluation
 from mfn_compile.material import Material, gather
 from mfn_compile.model.files import checked_sha256
@@ -35,6 +36,7 @@ from mfn_compile.results import (
 from mfn_compile.stages import Checkpoint, describe_checkpoint, open_store
 from mfn_compile.store import Stage, Store, Stored
 from mfn_compile.target import OverflowFix, Target, load_target
+from mfn_compile.tuning import Tuned, TuneRequest, tune_target
 from mfn_compile.version import __version__
 
 if TYPE_CHECKING:
@@ -72,12 +74,28 @@ def run(request: CompileRequest, progress: Progress | None = None) -> Outcome:
         return _Run(request, target, recipe, backend, device, store, progress, checkpoint).outcome()
 
 
+def tune(request: CompileRequest, wanted: TuneRequest, progress: Progress | None = None) -> Tuned:
+    """Quantize a checkpoint and search the fastest schedules of a target's kernels for it.
+
+    Raises:
+        MfnError: one of its subclasses.
+    """
+    progress = progress or SilentProgress()
+    target, recipe = load_target(request.target), load_recipe(request.recipe)
+    backend = make_backend(target, request.threads)
+    with open_store(request.cache_dir, request.no_cache, progress) as store:
+        checkpoint = Checkpoint(request.model, store, progress)
+        progress.note(describe_checkpoint(checkpoint))
+        run = _Run(request, target, recipe, backend, None, store, progress, checkpoint)
+        return run.tune(wanted, request.out or default_tuned(checkpoint.path, target))
+
+
 @dataclass(frozen=True, eq=False)
 class _Run:
     request: CompileRequest
     target: Target
     recipe: Recipe
-    backend: Backend
+    untuned: Backend
     device: on_device.Device | None
     store: Store
     progress: Progress
@@ -91,6 +109,36 @@ class _Run:
         self.built  # noqa: B018 - an artifact that cannot be built is told first
         result = self._result(self.latency, self.timed, self.evaluation)
         return Outcome(result, self._bundle(result, out))
+
+    @cached_property
+    def backend(self) -> Backend:
+        """The backend with the records of this run, where it has some."""
+        folder, wanted = self.request.tuned, self.request.tune
+        if self.target.code is None:
+            if folder is not None:
+                raise UsageError(
+                    f"--tuned is for ARM targets, and {self.target.name!r} is none",
+                    hint="Leave it out",
+                )
+            return self.untuned
+        if wanted:
+            folder = self.store.root / "tuning" / self.quantized.result.sha256[:16]
+            device = None if self.device is None else self.device.text
+            tuning = TuneRequest(wanted, until_ms=self.request.until_ms, device=device)
+            self.progress.note(self.tune(tuning, folder).lines())
+        return self.untuned if folder is None else make_tuned_backend(self.target, folder)
+
+    def tune(self, wanted: TuneRequest, folder: Path) -> Tuned:
+        """Search for this run's network; records and logs go to `folder`."""
+        return tune_target(
+            self.qdq_onnx,
+            self.checkpoint.info.preprocessing,
+            self.target,
+            wanted,
+            self.material.calibration.crops(1)[0],
+            folder,
+            self.progress,
+        )
 
     @cached_property
     def material(self) -> Material:
@@ -333,6 +381,11 @@ class _Run:
             bundle = write_bundle(out, files, BundleInfo.of(result))
             task.advance()
         return bundle
+
+
+def default_tuned(checkpoint: Path, target: Target) -> Path:
+    """Where tuning goes when the user names no folder."""
+    return Path("mfn-compile-out") / f"tuned-{checkpoint.stem}-{target.name}"
 
 
 def default_out(checkpoint: Path, target: Target) -> Path:

@@ -81,7 +81,9 @@ class CompileRequest:
     `qdq` is the checkpoint's network as somebody else quantized it; it takes the place of ours.
     `device` is what an ARM artifact is timed on (virtual:NAME, rpc://HOST:PORT/KEY, local, none);
     None is the target's own virtual board, where the target is a board. `strict` misses the latency
-    budget where a modelled time may keep to it or not.
+    budget where a modelled time may keep to it or not. `tune` is how many candidates are tried for
+    speed: 0 none, None what the backend does by itself; `until_ms` ends that sooner. `tuned` is a
+    folder of records of an earlier tuning.
     """
 
     target: str
@@ -92,6 +94,9 @@ class CompileRequest:
     qdq: Path | None = None
     out: Path | None = None
     threads: int | None = None
+    tune: int | None = None
+    until_ms: float | None = None
+    tuned: Path | None = None
     dynamic_batch: bool = False
     blob: bool = False
     max_drop: float = 0.2
@@ -119,3 +124,11 @@ class CompileRequest:
             )
         if self.threads is not None and self.threads < 1:
             raise UsageError(f"{self.threads} threads cannot run anything", hint="Give 1 or more")
+        if self.tune is not None and self.tune < 0:
+            raise UsageError(f"{self.tune} candidates cannot be tried", hint="Give 0 or more")
+        if self.tuned is not None and self.tune:
+            raise UsageError(
+                "--tune and --tuned exclude each other",
+                why="--tuned takes what was found earlier, --tune searches",
+                hint="Give one of them; a folder of --tuned is tuned further by `mfn-compile tune`",
+            )

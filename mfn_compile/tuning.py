@@ -20,9 +20,8 @@ from mfn_compile.frozen import Frozen
 from mfn_compile.hashing import file_sha256, value_sha256
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress
-from mfn_compile.records import Records
 from mfn_compile.store import source_sha256, tool_version
-from mfn_compile.target import Target, Variant
+from mfn_compile.target import Code, Target, Variant
 
 if TYPE_CHECKING:
     from mfn_compile.tune.task import Result, Trial
@@ -133,7 +132,7 @@ def tune_target(
         )
     images = np.stack([_noise(image), image])
     cores = []
-    for variant in target.code.variants:
+    for variant in variants_of(request, target.code):
         device = device_of(request, target, variant)
         if request.until_ms is not None and device.milliseconds(1.0) is None:
             raise UsageError(
@@ -144,6 +143,24 @@ def tune_target(
         one = _Core(qdq, preprocessing, target, variant, device, request, images, folder, progress)
         cores.append(one.tuned())
     return Tuned(target=target.name, folder=str(folder), cores=tuple(cores))
+
+
+def variants_of(request: TuneRequest, code: Code) -> tuple[Variant, ...]:
+    """The variants to tune: all, or the best that the device's core runs.
+
+    Raises:
+        BadInputError: it runs none.
+    """
+    if request.device is None:
+        return code.variants
+    core = parse_virtual(request.device).core
+    fast = [variant for variant in code.variants if variant.name == "dotprod"]
+    if fast and core.macs.dotprod is not None:
+        return tuple(fast)
+    plain = tuple(variant for variant in code.variants if variant.name == "neon")
+    if not plain:
+        core.peak(fast[0].name)
+    return plain
 
 
 def device_of(request: TuneRequest, target: Target, variant: Variant) -> VirtualDevice:
@@ -267,13 +284,3 @@ def _note(trial: Trial, rest: float) -> str:
     kernel = "failed so far" if trial.best is None else f"{trial.best / 1e6:.3f}"
     network = "" if trial.total is None else f", network {(trial.total + rest) / 1e6:.2f}"
     return f"{trial.kernel}: {kernel}{network} M cycles"
-
-
-def load_records(folder: Path, cpu: str) -> Records | None:
-    """The records of a core that a tuning left in a folder, None where it has none.
-
-    Raises:
-        RecordsError: the file is damaged.
-    """
-    path = folder / f"{cpu}.json"
-    return Records.load(path) if path.exists() else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from mfn_compile.arm.firmware.render import render
 from mfn_compile.arm.graph import Input, IntegerGraph, Normalize
 from mfn_compile.arm.library import MEMBER, Library, build_library
 from mfn_compile.arm.program import has_quantized_input
+from mfn_compile.arm.schedules import Schedules
 from mfn_compile.errors import DeviceError, InternalCheckError
 from mfn_compile.model.preprocessing import CROP_SIZE, Preprocessing
 from mfn_compile.progress import Progress
@@ -42,6 +44,7 @@ ARCHIVE, SHARED = "lib/libmfn.a", "lib/libmfn.so"
 def make_firmware(
     graph: IntegerGraph,
     target: Target,
+    schedules: Sequence[Schedules],
     checkpoint: CheckpointInfo,
     qdq: Path,
     judged: NDArray[np.uint8],
@@ -52,6 +55,7 @@ def make_firmware(
     """Write the firmware files of a network to `folder` and prove them.
 
     Args:
+        schedules: of the kernels of each variant.
         qdq: the file that `graph` was read from.
         judged: uint8 RGB crops [N, 112, 112, 3]; some become golden vectors.
         ours: the integer network on this machine, to be checked against the oracle.
@@ -63,7 +67,7 @@ def make_firmware(
     """
     assert target.code is not None
     with progress.task("compiling with TVM", 1) as task:
-        library = build_library(graph, target.code)
+        library = build_library(graph, target.code, schedules)
         task.advance()
     with progress.task("computing golden vectors", 1) as task:
         vectors = golden_vectors(graph, checkpoint.preprocessing, judged, ours)

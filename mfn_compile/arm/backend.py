@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,13 @@ from mfn_compile.arm.artifact import FOLDER, make_firmware
 from mfn_compile.arm.embedder import IntegerEmbedder
 from mfn_compile.arm.graph import Conv, FloatConv, IntegerGraph
 from mfn_compile.arm.reader import read_graph
+from mfn_compile.arm.schedules import shipped
 from mfn_compile.errors import InternalCheckError
 from mfn_compile.evaluate.onnx_embedder import OnnxRuntimeEmbedder
 from mfn_compile.hashing import value_sha256
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress
+from mfn_compile.records import Records
 from mfn_compile.results import BackendResult, CheckpointInfo, Latency, Precision
 from mfn_compile.target import Target
 from mfn_compile.vectors import cosines
@@ -54,8 +58,16 @@ class TvmBackend:
     )
     measures_latency = False
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, tuned: Mapping[str, Records] | None = None) -> None:
+        """`tuned` has records by LLVM's name of a core, which go before the shipped ones."""
+        assert target.code is not None
         self._target = target
+        self._schedules = tuple(
+            replace(shipped(v.cpu, v.name), records=tuned[v.cpu])
+            if tuned and v.cpu in tuned
+            else shipped(v.cpu, v.name)
+            for v in target.code.variants
+        )
 
     def machine(self) -> dict[str, object]:
         """What decides the artifact beside the network; part of the stages' keys."""
@@ -64,6 +76,7 @@ class TvmBackend:
 
         compiler = find_compiler()
         return {
+            "records": [s.records and s.records.model_dump(mode="json") for s in self._schedules],
             "target": value_sha256(self._target.model_dump(mode="json", exclude=DEVICE_ONLY)),
             "compiler": None if compiler is None else compiler.kind,
             "emulator": find_emulator() is not None,
@@ -99,7 +112,15 @@ class TvmBackend:
         graph = read_graph(qdq, checkpoint.preprocessing)
         ours = self.embedder(folder, checkpoint.preprocessing)
         firmware = make_firmware(
-            graph, self._target, checkpoint, qdq, judged, ours, folder / FOLDER, progress
+            graph,
+            self._target,
+            self._schedules,
+            checkpoint,
+            qdq,
+            judged,
+            ours,
+            folder / FOLDER,
+            progress,
         )
         with progress.task("comparing with ONNX Runtime", 1) as task:
             judge = OnnxRuntimeEmbedder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mfn_compile.arm.codegen import Compiled, Machine, compile_network, library_ir, object_code
@@ -13,6 +14,7 @@ from mfn_compile.arm.firmware.stack import StackRow, stack_rows
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.plan import Plan
 from mfn_compile.arm.program import Program
+from mfn_compile.arm.schedules import Schedules
 from mfn_compile.results import CodeSize, KernelCensus, MemoryPlan, PlanRow
 from mfn_compile.target import Code
 
@@ -42,8 +44,13 @@ class Library:
         return self.plan.peak
 
 
-def build_library(graph: IntegerGraph, code: Code) -> Library:
+def build_library(
+    graph: IntegerGraph, code: Code, schedules: Sequence[Schedules] | None = None
+) -> Library:
     """Compile every variant of `code` and look at the machine code that came out.
+
+    Args:
+        schedules: of the kernels of each variant; those that ship by default.
 
     Raises:
         BadInputError: a layer has a shape that no kernel takes.
@@ -55,8 +62,11 @@ def build_library(graph: IntegerGraph, code: Code) -> Library:
             graph,
             Machine(variant.name, code.triple, variant.cpu, (*variant.features, *RESERVED)),
             suffix=f"_{variant.name}",
+            schedules=chosen,
         )
-        for variant in code.variants
+        for variant, chosen in zip(
+            code.variants, schedules or [None] * len(code.variants), strict=True
+        )
     ]
     content = object_code(library_ir(compiled, RESERVED))
     checked = check_object(MEMBER, content)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from mfn_compile.arm.kernels.knobs import Key, Knobs, Value, knobs_of, space_of
+from mfn_compile.errors import BadInputError
 from mfn_compile.records import Records
 from mfn_compile.resources import data_dir
 
@@ -77,5 +79,34 @@ def shipped(cpu: str, isa: str) -> Schedules:
     Raises:
         BadInputError: the file of a core is damaged.
     """
-    path = data_dir("targets") / FOLDER / f"{cpu}.json"
-    return Schedules(cpu, isa, Records.load(path) if path.exists() else None)
+    return Schedules(
+        cpu, isa, load_folder(data_dir("targets") / FOLDER, [cpu], some=False).get(cpu)
+    )
+
+
+def load_folder(folder: Path, cpus: Sequence[str], *, some: bool = True) -> dict[str, Records]:
+    """The records of cores in a folder, CPU.json each; those without a file are left out.
+
+    Args:
+        some: at least one of them must be there.
+
+    Raises:
+        BadInputError: a file is damaged, or there is none.
+    """
+    paths = {cpu: folder / f"{cpu}.json" for cpu in cpus}
+    found = {cpu: Records.load(path) for cpu, path in paths.items() if path.exists()}
+    if some and not found:
+        raise BadInputError(
+            "The folder has no records of the target's cores",
+            where=str(folder),
+            why=f"{' and '.join(path.name for path in paths.values())} is missing",
+            hint="Tune for this target first: mfn-compile tune --target NAME --out FOLDER",
+        )
+    for cpu, records in found.items():
+        if records.cpu != cpu:
+            raise BadInputError(
+                f"The records are of {records.cpu}, not of {cpu}",
+                where=str(paths[cpu]),
+                hint="Keep the names of the files that `mfn-compile tune` wrote",
+            )
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +12,7 @@ from mfn_compile.cli import (
     info_commands,
     options,
     stage_commands,
+    tune_command,
 )
 from mfn_compile.cli.boundary import ErrorBoundary
 from mfn_compile.errors import UsageError
@@ -34,6 +34,7 @@ app = typer.Typer(
 stage_commands.register(app)
 device_commands.register(app)
 bench_command.register(app)
+tune_command.register(app)
 info_commands.register(app)
 
 
@@ -80,14 +81,11 @@ def compile_command(
     all_pairs: options.AllPairs = True,
     recipe: options.RecipeName = "default",
     qat: options.Qat = False,
-    qdq: Annotated[
-        Path | None,
-        typer.Option(
-            help="Compile this QDQ ONNX file, quantized from the checkpoint by another tool.",
-            show_default=False,
-        ),
-    ] = None,
+    qdq: options.Qdq = None,
     threads: options.Threads = None,
+    tune: options.Tune = None,
+    until_ms: options.UntilMs = None,
+    tuned: options.TunedFolder = None,
     blob: Annotated[
         bool, typer.Option("--blob", help="Also store the model compiled for this very CPU.")
     ] = False,
@@ -136,6 +134,9 @@ def compile_command(
             qdq=qdq,
             out=out,
             threads=threads,
+            tune=tune,
+            until_ms=until_ms,
+            tuned=tuned,
             dynamic_batch=dynamic_batch,
             blob=blob,
             max_drop=max_drop,

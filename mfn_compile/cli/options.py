@@ -73,8 +73,32 @@ RecipeName = Annotated[
 Qat = Annotated[
     bool, typer.Option("--qat", help="Fine-tune with fake quantization; the better one wins.")
 ]
+Qdq = Annotated[
+    Path | None,
+    typer.Option(
+        help="Compile this QDQ ONNX file, quantized from the checkpoint by another tool.",
+        show_default=False,
+    ),
+]
 Threads = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Threads of one inference; default: target's.")
+]
+Tune = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Try so many ways to run the artifact faster, and keep what is; 0: none. "
+        "Default for intel targets: a list that takes up to 20 s.",
+        show_default=False,
+    ),
+]
+UntilMs = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="End tuning once a virtual board needs no more than this."),
+]
+TunedFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder that `mfn-compile tune` wrote: use what it found."),
 ]
 Device = Annotated[
     str | None,
