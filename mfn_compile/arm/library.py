@@ -14,7 +14,7 @@ from mfn_compile.arm.firmware.stack import StackRow, stack_rows
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.plan import Plan
 from mfn_compile.arm.program import Program
-from mfn_compile.arm.schedules import Schedules
+from mfn_compile.arm.schedules import Schedules, shipped
 from mfn_compile.results import CodeSize, KernelCensus, MemoryPlan, PlanRow
 from mfn_compile.target import Code
 
@@ -57,6 +57,7 @@ def build_library(
         InternalCheckError: the object needs a symbol from outside, has a writable global, or an
             int8 kernel does not multiply in integers.
     """
+    ours = schedules or [shipped(v.cpu, v.name) for v in code.variants]
     compiled = [
         compile_network(
             graph,
@@ -64,9 +65,7 @@ def build_library(
             suffix=f"_{variant.name}",
             schedules=chosen,
         )
-        for variant, chosen in zip(
-            code.variants, schedules or [None] * len(code.variants), strict=True
-        )
+        for variant, chosen in zip(code.variants, ours, strict=True)
     ]
     content = object_code(library_ir(compiled, RESERVED))
     checked = check_object(MEMBER, content)
