@@ -44,21 +44,21 @@ ARCHIVE, SHARED = "lib/libmfn.a", "lib/libmfn.so"
 def make_firmware(
     graph: IntegerGraph,
     target: Target,
-    schedules: Sequence[Schedules],
     checkpoint: CheckpointInfo,
     qdq: Path,
     judged: NDArray[np.uint8],
     ours: IntegerEmbedder,
     folder: Path,
     progress: Progress,
+    schedules: Sequence[Schedules] | None = None,
 ) -> Firmware:
     """Write the firmware files of a network to `folder` and prove them.
 
     Args:
-        schedules: of the kernels of each variant.
         qdq: the file that `graph` was read from.
         judged: uint8 RGB crops [N, 112, 112, 3]; some become golden vectors.
         ours: the integer network on this machine, to be checked against the oracle.
+        schedules: of the kernels of each variant; those that ship by default.
 
     Raises:
         BadInputError: a layer has a shape that no kernel takes.

@@ -114,13 +114,13 @@ class TvmBackend:
         firmware = make_firmware(
             graph,
             self._target,
-            self._schedules,
             checkpoint,
             qdq,
             judged,
             ours,
             folder / FOLDER,
             progress,
+            self._schedules,
         )
         with progress.task("comparing with ONNX Runtime", 1) as task:
             judge = OnnxRuntimeEmbedder(

@@ -94,19 +94,25 @@ class Bench:
                 self.graph, self.machine, suffix=SUFFIX, overlap=False, schedules=schedules
             )
             return self._run(compiled)
-        except (MfnError, RuntimeError, ValueError, TypeError) as error:  # TVM's are the latter
+        except (
+            MfnError,
+            RuntimeError,
+            ValueError,
+            TypeError,
+            LookupError,
+        ) as error:  # TVM's are the latter
             return Answer({}, {}, str(error).strip() or type(error).__name__)
 
     def _run(self, compiled: Compiled) -> Answer:
         ran = run_network(compiled, self.images, self.core, self.cache, seconds=RUN_SECONDS)
         wrong = set[str]()
         for workspace, wanted in zip(ran.workspaces, self.wanted, strict=True):
-            wrong |= self._wrong(compiled, read_tensors(compiled, workspace), wanted)
+            wrong |= self.wrong(compiled, read_tensors(compiled, workspace), wanted)
         cycles = _by_key(compiled, ran.cycles)
         right = {key: value for key, value in cycles.items() if key not in wrong}
         return Answer(right, dict.fromkeys(sorted(wrong), WRONG), total=sum(ran.cycles.values()))
 
-    def _wrong(
+    def wrong(
         self,
         compiled: Compiled,
         found: Mapping[str, NDArray[Any]],
