@@ -29,6 +29,8 @@ from mfn_compile.errors import MfnError
 from mfn_compile.records import Choice
 from mfn_compile.target import Variant
 
+# What a candidate can do: TVM raises errors of Python besides its own.
+FAILURES = (MfnError, RuntimeError, ValueError, TypeError, LookupError)
 RUN_SECONDS = 120.0  # both images take 1 s; a candidate that loops for ever is given up
 WRONG = "other bits than the oracle's"
 
@@ -94,13 +96,7 @@ class Bench:
                 self.graph, self.machine, suffix=SUFFIX, overlap=False, schedules=schedules
             )
             return self._run(compiled)
-        except (
-            MfnError,
-            RuntimeError,
-            ValueError,
-            TypeError,
-            LookupError,
-        ) as error:  # TVM's are the latter
+        except FAILURES as error:
             return Answer({}, {}, str(error).strip() or type(error).__name__)
 
     def _run(self, compiled: Compiled) -> Answer:
