@@ -56,17 +56,16 @@ class Entry(Frozen):
 
 @dataclass(frozen=True)
 class Found:
-    """Knobs for a shape.
+    """Knobs for a kernel.
 
     Attributes:
+        entry: what was tuned.
         exact: this kernel was tuned; otherwise another one, the nearest.
-        kernel: that was tuned.
         distance: attributes that differ, plus the Euclidean distance over log2 of the sizes.
     """
 
-    knobs: Choice
+    entry: Entry
     exact: bool
-    kernel: str
     distance: float
 
 
@@ -113,9 +112,9 @@ class Records(Frozen):
             for entry in self.entries
             if entry.family == family and entry.sizes.keys() == sizes.keys()
         ]
-        for distance, kernel, entry in sorted(alike, key=lambda found: found[:2]):
+        for distance, _, entry in sorted(alike, key=lambda found: found[:2]):
             if accept(entry.knobs):
-                return Found(dict(entry.knobs), distance == 0, kernel, distance)
+                return Found(entry, distance == 0, distance)
         return None
 
     @classmethod

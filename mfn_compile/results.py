@@ -197,6 +197,28 @@ class OracleAgreement(Frozen):
     min_cosine: float
 
 
+class KernelSchedule(Frozen):
+    """How the code of one kernel is ordered, and where that comes from."""
+
+    kernel: str
+    variant: str
+    layers: int = Field(description="how many layers it serves")
+    knobs: dict[str, str | int | bool]
+    source: Literal["tuned", "nearest", "default"] = Field(
+        description="tuned for this kernel; taken from the nearest tuned one; the core's default"
+    )
+    tuned_for: str = Field(default="", description="kernel that was tuned; empty for the default")
+    cycles: float | None = Field(default=None, description="of one call, in the tuning")
+    first_cycles: float | None = Field(default=None, description="with the untuned knobs")
+
+    @property
+    def gain(self) -> float | None:
+        """How many times as fast as untuned."""
+        if self.cycles is None or self.first_cycles is None:
+            return None
+        return self.first_cycles / self.cycles
+
+
 class Firmware(Frozen):
     """A library for firmware, and the proof of what it computes."""
 
@@ -207,6 +229,9 @@ class Firmware(Frozen):
     stack: int = Field(description="worst-case bytes of stack of any call, choosing included")
     plan: MemoryPlan
     census: tuple[KernelCensus, ...]
+    schedules: tuple[KernelSchedule, ...] = Field(
+        default=(), description="of the kernels that have something to choose"
+    )
     agreement: OracleAgreement
     proofs: tuple[CpuProof, ...]
     unproven: str = Field(default="", description="what could not be run here, and why")

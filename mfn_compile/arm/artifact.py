@@ -92,6 +92,7 @@ def make_firmware(
         stack=max(row.bytes for row in library.stack),
         plan=library.plan,
         census=library.census,
+        schedules=library.schedules,
         agreement=agreement,
         proofs=summary(proofs),
         unproven=unproven,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mfn_compile.arm.codegen import Compiled, Machine, compile_network, library_ir, object_code
+from mfn_compile.arm.explain import describe_schedules
 from mfn_compile.arm.firmware.census import Kind, check_integer
 from mfn_compile.arm.firmware.elf import ObjectFacts, check_object, section_sizes
 from mfn_compile.arm.firmware.facts import SizeRow
@@ -15,7 +16,7 @@ from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.plan import Plan
 from mfn_compile.arm.program import Program
 from mfn_compile.arm.schedules import Schedules, shipped
-from mfn_compile.results import CodeSize, KernelCensus, MemoryPlan, PlanRow
+from mfn_compile.results import CodeSize, KernelCensus, KernelSchedule, MemoryPlan, PlanRow
 from mfn_compile.target import Code
 
 MEMBER = "mfn.o"
@@ -35,6 +36,7 @@ class Library:
     variants: tuple[CodeSize, ...]
     plan: MemoryPlan
     census: tuple[KernelCensus, ...]
+    schedules: tuple[KernelSchedule, ...]
     stack: tuple[StackRow, ...]
     parts: tuple[SizeRow, ...]
 
@@ -78,6 +80,7 @@ def build_library(
         variants=sizes,
         plan=_describe(largest.plan, largest.program),
         census=tuple(census),
+        schedules=tuple(row for each in compiled for row in describe_schedules(each)),
         stack=stack,
         parts=_parts(checked, sizes),
     )

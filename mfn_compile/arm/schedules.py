@@ -25,12 +25,16 @@ class Schedule:
         source: "tuned" for this very kernel, those of the "nearest" tuned one, or the core's
             "default".
         tuned_for: the kernel that was tuned; empty for the default.
+        cycles: of one call, in the tuning of this very kernel; `first_cycles` with the knobs that
+            it began with.
     """
 
     kernel: Key
     knobs: Knobs
     source: Source
     tuned_for: str = ""
+    cycles: float | None = None
+    first_cycles: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,11 @@ class Schedules:
         found = self.records.lookup(kernel.family, kernel.sizes, kernel.attributes, today)
         if found is None:
             return Schedule(kernel, default, "default")
-        knobs = replace(default, **found.knobs)  # type: ignore[arg-type]
-        return Schedule(kernel, knobs, "tuned" if found.exact else "nearest", found.kernel)
+        entry = found.entry
+        knobs = replace(default, **entry.knobs)  # type: ignore[arg-type]
+        if not found.exact:
+            return Schedule(kernel, knobs, "nearest", entry.kernel)
+        return Schedule(kernel, knobs, "tuned", entry.kernel, entry.cycles, entry.first_cycles)
 
 
 def shipped(cpu: str, isa: str) -> Schedules:

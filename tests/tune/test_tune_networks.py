@@ -79,7 +79,8 @@ def test_tuning_resumes_ships_and_repeats_itself(
     for task, winner in zip(tasks, whole.kernels, strict=True):
         found = records.lookup(task.family, task.sizes, task.attributes)
         assert found is not None
-        assert (found.exact, found.knobs, found.kernel) == (True, dict(winner.knobs), task.key)
+        assert found.exact
+        assert (found.entry.knobs, found.entry.kernel) == (dict(winner.knobs), task.key)
 
 
 def test_the_sum_of_the_kernels_is_a_part_of_the_whole(
