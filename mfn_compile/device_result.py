@@ -9,6 +9,7 @@ from pydantic import Field
 from mfn_compile.frozen import Frozen
 
 Chance = Literal["likely", "uncertain", "unlikely"]
+WayKind = Literal["as it is", "threads", "input", "core"]
 
 
 class KernelCost(Frozen):
@@ -113,12 +114,7 @@ class DeviceResult(Frozen):
 
     def chance(self, limit_ms: float) -> Chance | None:
         """How a modelled time stands to a limit; None where no time was modelled."""
-        found = self.milliseconds
-        if found is None or found.low is None or found.high is None:
-            return None
-        if found.high <= limit_ms:
-            return "likely"
-        return "unlikely" if found.low > limit_ms else "uncertain"
+        return None if self.milliseconds is None else chance(self.milliseconds, limit_ms)
 
     def says(self) -> str:
         """The time in words, with what kind of time it is; cycles where there is no time."""
@@ -132,3 +128,51 @@ class DeviceResult(Frozen):
         digits = 0 if found.low >= 10 else 1
         interval = f"{found.low:.{digits}f} to {found.high:.{digits}f} ms"
         return f"{found.value:.1f} ms (modelled for {where}, {interval})"
+
+
+def chance(found: Milliseconds, limit_ms: float) -> Chance | None:
+    """How a modelled time stands to a limit; None for a measured one."""
+    if found.low is None or found.high is None:
+        return None
+    if found.high <= limit_ms:
+        return "likely"
+    return "unlikely" if found.low > limit_ms else "uncertain"
+
+
+class Way(Frozen):
+    """One way to compute an image, on a virtual device.
+
+    Attributes:
+        text: what is done.
+        cycles: modelled.
+        milliseconds: likewise; None for a core that is on no board.
+        asks: what it takes.
+    """
+
+    kind: WayKind
+    text: str
+    device: str
+    cycles: float = Field(gt=0)
+    milliseconds: Milliseconds | None = None
+    asks: str
+
+    def chance(self, limit_ms: float) -> Chance | None:
+        """How it stands to a limit; None without a time."""
+        return None if self.milliseconds is None else chance(self.milliseconds, limit_ms)
+
+
+class Ways(Frozen):
+    """What was modelled beside the artifact as it is, which comes first."""
+
+    ways: tuple[Way, ...]
+
+    def cheapest(self, limit_ms: float) -> Way | None:
+        """The first that is likely to keep to a limit, else the first that may; None if none may.
+
+        They are in the order of what they ask: nothing, threads, a training, other hardware.
+        """
+        for wanted in ("likely", "uncertain"):
+            for way in self.ways:
+                if way.chance(limit_ms) == wanted:
+                    return way
+        return None

@@ -12,7 +12,7 @@ from mfn_compile.backend import Backend, make_backend, make_tuned_backend
 from mfn_compile.bundle.guard import check_replaceable
 from mfn_compile.bundle.manifest import BundleInfo
 from mfn_compile.bundle.writer import write_bundle
-from mfn_compile.device_result import DeviceResult
+from mfn_compile.device_result import DeviceResult, Ways
 from mfn_compile.errors import UsageError
 from mfn_compile.evaluating import stored_evaluation
 from mfn_compile.material import Material, gather
@@ -38,6 +38,7 @@ from mfn_compile.store import Stage, Store, Stored
 from mfn_compile.target import OverflowFix, Target, load_target
 from mfn_compile.tuning import Tuned, TuneRequest, tune_target
 from mfn_compile.version import __version__
+from mfn_compile.ways import Explorer, explore
 
 if TYPE_CHECKING:
     from mfn_compile.device.real.measure import LayerSource
@@ -113,6 +114,12 @@ class _Run:
     @cached_property
     def backend(self) -> Backend:
         """The backend with the records of this run, where it has some."""
+        folder = self._tuned_folder
+        return self.untuned if folder is None else make_tuned_backend(self.target, folder)
+
+    @cached_property
+    def _tuned_folder(self) -> Path | None:
+        """Records to compile with; None for those that ship."""
         folder, wanted = self.request.tuned, self.request.tune
         if self.target.code is None:
             if folder is not None:
@@ -120,13 +127,13 @@ class _Run:
                     f"--tuned is for ARM targets, and {self.target.name!r} is none",
                     hint="Leave it out",
                 )
-            return self.untuned
+            return None
         if wanted:
             folder = self.store.root / "tuning" / self.quantized.result.sha256[:16]
             device = None if self.device is None else self.device.text
             tuning = TuneRequest(wanted, until_ms=self.request.until_ms, device=device)
             self.progress.note(self.tune(tuning, folder).lines())
-        return self.untuned if folder is None else make_tuned_backend(self.target, folder)
+        return folder
 
     def tune(self, wanted: TuneRequest, folder: Path) -> Tuned:
         """Search for this run's network; records and logs go to `folder`."""
@@ -259,6 +266,26 @@ class _Run:
             layers=self._layers(),
         )
 
+    @cached_property
+    def ways(self) -> Ways | None:
+        """What else would bring the time down, where that can be modelled."""
+        if self.timed is None or self.device is None or self.device.virtual is None:
+            return None
+        assert self.target.code is not None
+        return explore(
+            Explorer(
+                self.qdq_onnx,
+                self.checkpoint.info.preprocessing,
+                self.target.code,
+                self.backend.bundle(self.built.folder),
+                self.device.virtual,
+                self.timed,
+                self._tuned_folder,
+            ),
+            self.store,
+            self.progress,
+        )
+
     def _layers(self) -> LayerSource | None:
         """What the kernels of a board are timed with; a virtual one needs nothing."""
         code = self.target.code
@@ -307,6 +334,7 @@ class _Run:
             latency=latency,
             size=self._size(),
             device=device,
+            ways=self.ways,
             gates=gates.judge(
                 evaluation,
                 latency,

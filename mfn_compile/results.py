@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from mfn_compile.device_result import Chance, DeviceResult
+from mfn_compile.device_result import Chance, DeviceResult, Ways
 from mfn_compile.frozen import Frozen
 from mfn_compile.model.preprocessing import Preprocessing
 
@@ -426,6 +426,9 @@ class Result(Frozen):
     )
     device: DeviceResult | None = Field(
         default=None, description="of an artifact for a device that is not this machine"
+    )
+    ways: Ways | None = Field(
+        default=None, description="what else would bring the time down, on a virtual device"
     )
     size: Size
     gates: Gates

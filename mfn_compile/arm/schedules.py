@@ -91,6 +91,17 @@ def shipped(cpu: str, isa: str) -> Schedules:
     )
 
 
+def schedules_for(cpu: str, isa: str, tuned: Path | None) -> Schedules:
+    """Those that ship, or where a folder of records has the core, those.
+
+    Raises:
+        BadInputError: a file is damaged.
+    """
+    if tuned is not None and (found := load_folder(tuned, [cpu], some=False)):
+        return Schedules(cpu, isa, found[cpu])
+    return shipped(cpu, isa)
+
+
 def load_folder(folder: Path, cpus: Sequence[str], *, some: bool = True) -> dict[str, Records]:
     """The records of cores in a folder, CPU.json each; those without a file are left out.
 

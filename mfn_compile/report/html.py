@@ -5,7 +5,7 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mfn_compile.report import device, device_figures, figures, firmware, tables
+from mfn_compile.report import device, device_figures, explained, figures, firmware, tables
 from mfn_compile.report import format as fmt
 from mfn_compile.report.verdict import is_demo, tiles, verdict
 from mfn_compile.results import Result
@@ -32,6 +32,7 @@ def render_html(result: Result) -> str:
         tables=tables,
         firmware=firmware,
         device=device,
+        explained=explained,
         fmt=fmt,
         layers=tables.layers(layers),
         lowest=tables.lowest(layers),

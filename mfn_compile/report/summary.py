@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from mfn_compile.report import device, firmware, tables
+from mfn_compile.report import device, explained, firmware, tables
 from mfn_compile.report import format as fmt
 from mfn_compile.report.verdict import DEMO, is_demo, verdict
 from mfn_compile.results import Evaluation, Result
@@ -100,10 +100,13 @@ def _rest(result: Result) -> list[tables.Fact]:
         rows += tables.precision(result.backend)[:2]
         if result.backend.firmware is not None:
             rows += firmware.short(result.backend.firmware)
+            rows += explained.schedule_facts(result.backend.firmware)
     if result.latency is not None:
         rows += _latency(result)
     if result.device is not None:
         rows += device.short(result.device)
+        if text := explained.budget_sentence(result):
+            rows.append(tables.Fact("Budget", text))
     rows += tables.size(result.size)
     rows += [tables.Fact("Note", text) for text in result.notes]
     return rows

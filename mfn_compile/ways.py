@@ -1,0 +1,162 @@
+"""What else would bring an image's time down: more threads, a smaller input, another core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mfn_compile.device.spec import VIRTUAL, VirtualDevice, parse_virtual
+from mfn_compile.device_result import DeviceResult, Way, WayKind, Ways
+from mfn_compile.hashing import file_sha256
+from mfn_compile.model.preprocessing import Preprocessing
+from mfn_compile.progress import Progress
+from mfn_compile.store import Stage, Store
+from mfn_compile.target import Code, Variant, list_targets
+
+if TYPE_CHECKING:
+    from mfn_compile.arm.graph import IntegerGraph
+
+SIZES = ((112, 96), (96, 96))  # of the MobileFaceNet paper, beside 112x112
+SEED = 0
+LIBRARY = "lib/libmfn.a"
+ASKS: Mapping[WayKind, str] = {
+    "as it is": "nothing",
+    "threads": "a pool of threads and mfn_embed_parallel; the bits stay",
+    "input": "a network that is trained for it: this one's last window is as large as its last "
+    "feature map; its accuracy has to be measured then",
+    "core": "other hardware; the library stays",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Explorer:
+    """Models the ways of one artifact.
+
+    Attributes:
+        qdq: the network.
+        bundle: the artifact.
+        found: of the artifact, on `device`.
+        tuned: folder of records that it was compiled with; None for the shipped ones.
+    """
+
+    qdq: Path
+    preprocessing: Preprocessing
+    code: Code
+    bundle: Path
+    device: VirtualDevice
+    found: DeviceResult
+    tuned: Path | None = None
+
+    def ways(self, advance: Callable[[], None] = lambda: None) -> Ways:
+        """All of them, in the order of what they ask.
+
+        Args:
+            advance: called behind each.
+
+        Raises:
+            DeviceError: a tool is missing or failed.
+        """
+        found = []
+        for way in self._all():
+            found.append(way)
+            advance()
+        return Ways(ways=tuple(found))
+
+    def _all(self) -> Iterator[Way]:
+        assert self.found.cycles is not None
+        size = f"{self.preprocessing.height}x{self.preprocessing.width}"
+        yield self._way("as it is", f"{size}, 1 thread", self.device, self.found.cycles)
+        for height, width in SIZES:
+            if height * width < self.preprocessing.height * self.preprocessing.width:
+                cycles = self._smaller(height, width)
+                yield self._way("input", f"{height}x{width}, 1 thread", self.device, cycles)
+        yield from self._boards(f"{size}, 1 thread")
+
+    def _way(self, kind: WayKind, text: str, device: VirtualDevice, cycles: float) -> Way:
+        return Way(
+            kind=kind,
+            text=text,
+            device=device.title,
+            cycles=cycles,
+            milliseconds=device.milliseconds(cycles),
+            asks=ASKS[kind],
+        )
+
+    @cached_property
+    def _variant(self) -> Variant:
+        return next(v for v in self.code.variants if v.name == self.found.variant)
+
+    @cached_property
+    def _graph(self) -> IntegerGraph:
+        from mfn_compile.arm.reader import read_graph  # noqa: PLC0415 - loads TVM
+
+        return read_graph(self.qdq, self.preprocessing)
+
+    def _smaller(self, height: int, width: int) -> float:
+        """Cycles of the network on a smaller image."""
+        from mfn_compile.arm.codegen import Machine, compile_network  # noqa: PLC0415
+        from mfn_compile.arm.library import RESERVED  # noqa: PLC0415
+        from mfn_compile.arm.resize import resized  # noqa: PLC0415
+        from mfn_compile.arm.schedules import schedules_for  # noqa: PLC0415
+        from mfn_compile.device.emulator import folder  # noqa: PLC0415
+        from mfn_compile.device.network_run import SUFFIX, run_network  # noqa: PLC0415
+
+        variant = self._variant
+        features = (*variant.features, *RESERVED)
+        machine = Machine(variant.name, self.code.triple, variant.cpu, features)
+        schedules = schedules_for(variant.cpu, variant.name, self.tuned)
+        graph = resized(self._graph, height, width)
+        compiled = compile_network(graph, machine, suffix=SUFFIX, schedules=schedules)
+        shape = (2, height, width, 3)
+        images = np.random.default_rng(SEED).integers(0, 256, shape, np.uint8)
+        return sum(run_network(compiled, images, self.device.core, folder()).cycles.values())
+
+    def _boards(self, text: str) -> Iterator[Way]:
+        """The artifact on the fastest core of every other board."""
+        from mfn_compile.device.profile import best_variant, profile  # noqa: PLC0415
+
+        cycles: dict[str, float] = {}
+        found = []
+        for target in list_targets():
+            if target.board is None or target.board == self.device.board:
+                continue
+            for entry in target.board.cores:
+                device = parse_virtual(f"{VIRTUAL}{target.name}/{entry.core}")
+                if entry.core not in cycles:
+                    variant = best_variant(self.bundle, device.core)
+                    cycles[entry.core] = profile(self.bundle, device.core, variant).cycles
+                found.append(self._way("core", text, device, cycles[entry.core]))
+        timed = [way for way in found if way.milliseconds is not None]
+        yield from sorted(timed, key=_slowest_first)
+
+
+def _slowest_first(way: Way) -> float:
+    """The smallest step up comes first."""
+    assert way.milliseconds is not None
+    return -way.milliseconds.value
+
+
+def explore(explorer: Explorer, store: Store, progress: Progress) -> Ways:
+    """The ways of an artifact, stored.
+
+    Raises:
+        DeviceError: a tool is missing or failed.
+    """
+    inputs = {
+        "qdq": file_sha256(explorer.qdq),
+        "library": file_sha256(explorer.bundle / LIBRARY),
+        "device": explorer.found.model_dump(mode="json"),
+        "boards": [target.digest() for target in list_targets() if target.board is not None],
+    }
+    stage = Stage("ways", Ways, ("arm", "device", "device_result", "ways"), ("apache-tvm",))
+
+    def run(folder: Path) -> Ways:
+        with progress.task("modelling smaller inputs and other boards") as task:
+            return explorer.ways(task.advance)
+
+    return store.run(stage, inputs, run).result
