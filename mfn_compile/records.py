@@ -152,7 +152,7 @@ class Records(Frozen):
             DeviceError: it cannot be written.
         """
         document = self.model_dump(mode="json", by_alias=True)
-        entries = sorted(self.entries, key=_order)
+        entries = sorted(self.entries, key=order_of)
         lines = ",\n".join(f"  {_line(entry.model_dump(mode='json'))}" for entry in entries)
         head = [f" {json.dumps(k)}: {_line(v)}," for k, v in document.items() if k != "entries"]
         body = f"[\n{lines}\n ]" if lines else "[]"
@@ -160,7 +160,8 @@ class Records(Frozen):
         write_whole(path, text.encode())
 
 
-def _order(entry: Entry) -> tuple[str, str, list[tuple[str, int]], str]:
+def order_of(entry: Entry) -> tuple[str, str, list[tuple[str, int]], str]:
+    """Place of an entry in a file."""
     attributes = json.dumps(entry.attributes, sort_keys=True)
     return entry.family, attributes, sorted(entry.sizes.items()), entry.kernel
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from mfn_compile.tune.task import Knob, Task, Value
 
 SHAPED, NUMERIC, PAIRED = 0.5, 0.5, 0.3
+FARTHEST = 2.0  # doublings; numbers farther apart say as little about each other
 MAX_COLUMNS = 1200  # pairs are left out where the normal equations would take too long
 
 Floats = npt.NDArray[np.float64]
@@ -27,6 +28,7 @@ Integers = npt.NDArray[np.int64]
 class _Kernel:
     values: tuple[Integers, ...]  # by knob: column of each of its values
     numbers: tuple[tuple[int, int, Floats], ...]  # number of the name, knob, log2 of its values
+    steps: tuple[Floats, ...]  # by knob: distance of its values
     features: Floats  # log2 of the sizes, standardized over the family
 
 
@@ -47,6 +49,7 @@ class Columns:
                     for place, knob in enumerate(task.knobs)
                     if _is_number(knob)
                 ),
+                tuple(_steps(knob) for knob in task.knobs),
                 features[i],
             )
             for i, task in enumerate(tasks)
@@ -77,6 +80,22 @@ class Columns:
             for one, other in itertools.combinations(chosen, 2):
                 rows[at, self._paired + self._pairs[one, other]] = PAIRED
         return rows
+
+    def distance(self, key: str, left: Integers, right: Integers) -> Floats:
+        """Distance of a kernel's points, float64 [left, right], summed over the knobs."""
+        found = np.zeros((len(left), len(right)))
+        for knob, steps in enumerate(self._kernels[key].steps):
+            found += steps[left[:, knob, None], right[None, :, knob]]
+        return found
+
+
+def _steps(knob: Knob) -> Floats:
+    """Distance of a knob's values, float64 [values, values]: doublings of a number, else 0 or 1."""
+    if _is_number(knob):
+        logs = np.log2(np.array(knob.values, dtype=np.float64))
+        found: Floats = np.minimum(np.abs(logs[:, None] - logs[None, :]), FARTHEST)
+        return found
+    return 1.0 - np.eye(len(knob.values))
 
 
 def _is_number(knob: Knob) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tvm.s_tir import meta_schedule as ms
 from tvm.s_tir.meta_schedule.builder import BuilderInput
 from tvm.s_tir.meta_schedule.runner import RunnerInput
@@ -68,7 +69,8 @@ def tune(
         UsageError: no tasks, a key twice, or a family whose tasks have different sizes.
     """
     _check(tasks, trials, batch)
-    with open_log(folder, tasks, target, code) as log:
+    # Several threads of linear algebra round differently, and wait busily for the next product.
+    with threadpool_limits(1, "blas"), open_log(folder, tasks, target, code) as log:
         for name in (WORKLOADS, TUNING_RECORDS):
             (folder / name).unlink(missing_ok=True)
         session = _Session(tasks, measure, folder, log, seed, batch, observe)

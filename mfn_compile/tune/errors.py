@@ -15,7 +15,3 @@ class TuningFolderError(BadInputError):
 
 class FolderBusyError(DeviceError):
     """Another process is tuning in the same folder."""
-
-
-class RecordsError(BadInputError):
-    """A file of shipped records cannot be used."""

@@ -29,7 +29,7 @@ ENUMERATED = 512  # points; all of a smaller space are ranked, a larger one evol
 DRAWN = 4096  # where the last points of a larger space are looked for, so many at a time
 POPULATION, GENERATIONS, ATTEMPTS = 64, 4, 3
 GREED = 8.0  # a generation's parents are drawn with the predicted speed to this power
-DRAWS = 0.3  # of the doubt in a ranking; a whole one explores too much
+DRAWS = 0.7  # of the doubt in a ranking; all of it explores too much
 UNMEASURED = 0.15  # of a batch of evolved points, drawn at random
 
 
@@ -129,9 +129,9 @@ class Proposer:
 
         The strategy itself forgets what a database or another strategy measured.
         """
-        if self._evolution is None:
-            self._evolution = self._start()
         with _interrupts_wait():
+            if self._evolution is None:
+                self._evolution = self._start()
             found = self._evolution.generate_measure_candidates() or []
         fresh = []
         for candidate in found:

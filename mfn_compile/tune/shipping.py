@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mfn_compile.records import SCHEMA, Entry, Records
+from mfn_compile.records import SCHEMA, Entry, Records, order_of
 from mfn_compile.tune.task import Result, Task
 from mfn_compile.version import __version__
 
@@ -33,7 +33,12 @@ def records_of(tasks: Sequence[Task], result: Result, cpu: str, isa: str, seed: 
         for winner in result.kernels
     ]
     return Records(
-        schema=SCHEMA, cpu=cpu, isa=isa, seed=seed, version=__version__, entries=tuple(entries)
+        schema=SCHEMA,
+        cpu=cpu,
+        isa=isa,
+        seed=seed,
+        version=__version__,
+        entries=tuple(sorted(entries, key=order_of)),
     )
 
 
@@ -44,4 +49,4 @@ def merged(several: Sequence[Records]) -> Records:
         for entry in records.entries:
             if entry.kernel not in best or entry.cycles < best[entry.kernel].cycles:
                 best[entry.kernel] = entry
-    return several[0].model_copy(update={"entries": tuple(best.values())})
+    return several[0].model_copy(update={"entries": tuple(sorted(best.values(), key=order_of))})

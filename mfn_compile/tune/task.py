@@ -69,10 +69,10 @@ class Task:
     key: str
     family: str
     knobs: tuple[Knob, ...]
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, int] = field(hash=False)
     calls: int
-    first: Choice
-    attributes: Choice = field(default_factory=dict)
+    first: Choice = field(hash=False)
+    attributes: Choice = field(hash=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         if len({knob.name for knob in self.knobs}) != len(self.knobs):
