@@ -72,13 +72,13 @@ class Backend(Protocol):
         """What a reader must know about this machine as a stand-in for the target."""
 
 
-def _openvino(target: Target, threads: int) -> Backend:
+def _openvino(target: Target, threads: int, tune: int | None) -> Backend:
     from mfn_compile.intel.backend import OpenVinoBackend  # noqa: PLC0415 - only when chosen
 
-    return OpenVinoBackend(target, threads)
+    return OpenVinoBackend(target, threads, tune)
 
 
-def _tvm(target: Target, threads: int) -> Backend:
+def _tvm(target: Target, threads: int, tune: int | None) -> Backend:
     if threads != 1:
         raise UsageError(
             f"Target {target.name!r} computes an image on one thread",
@@ -90,16 +90,21 @@ def _tvm(target: Target, threads: int) -> Backend:
     return TvmBackend(target)
 
 
-BACKENDS: dict[str, Callable[[Target, int], Backend]] = {"openvino": _openvino, "tvm": _tvm}
+BACKENDS: dict[str, Callable[[Target, int, int | None], Backend]] = {
+    "openvino": _openvino,
+    "tvm": _tvm,
+}
 
 
-def make_backend(target: Target, threads: int | None) -> Backend:
+def make_backend(target: Target, threads: int | None, tune: int | None = None) -> Backend:
     """The backend of a target; `threads` None takes the target's own number.
+
+    `tune` is how many ways to run the artifact are tried, None as many as are worth it.
 
     Raises:
         UsageError: the backend cannot run that many threads.
     """
-    return BACKENDS[target.backend](target, threads or target.runtime.threads)
+    return BACKENDS[target.backend](target, threads or target.runtime.threads, tune)
 
 
 def make_tuned_backend(target: Target, folder: Path) -> Backend:

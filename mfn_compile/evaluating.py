@@ -135,5 +135,6 @@ def _openvino(
     xmls = [convert(files[0], scratch / "model_fp32.xml")[0]]
     # A bundle of `quantize`, or of another target, holds no model of OpenVINO.
     xmls.append(shipped if shipped.is_file() else convert(files[1], scratch / "model_int8.xml")[0])
-    first, second = (OpenVinoEmbedder(xml, manifest.preprocessing, device, isa) for xml in xmls)
-    return first, second
+    properties = manifest.openvino.properties if manifest.openvino else {}
+    first = OpenVinoEmbedder(xmls[0], manifest.preprocessing, device, isa)
+    return first, OpenVinoEmbedder(xmls[1], manifest.preprocessing, device, isa, properties)

@@ -68,7 +68,7 @@ def run(request: CompileRequest, progress: Progress | None = None) -> Outcome:
     """
     progress = progress or SilentProgress()
     target, recipe = load_target(request.target), load_recipe(request.recipe)
-    backend = make_backend(target, request.threads)
+    backend = make_backend(target, request.threads, request.tune)
     device = on_device.choose(request.device, target, request.target)
     with open_store(request.cache_dir, request.no_cache, progress) as store:
         checkpoint = Checkpoint(request.model, store, progress)
@@ -232,10 +232,12 @@ class _Run:
         if not self.backend.measures_latency:
             return None
         stage = Stage("latency", Latency, self.backend.code, self.backend.tools)
+        use = self.built.result.openvino
         inputs = {
             "qdq": self.quantized.result.sha256,
             "fp32": self.exported.result.sha256,
             "machine": self.backend.machine(),
+            "use": use.model_dump(mode="json") if use else None,
         }
         return self.store.run(
             stage,

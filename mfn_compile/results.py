@@ -11,6 +11,7 @@ from pydantic import ConfigDict, Field
 
 from mfn_compile.device_result import Chance, DeviceResult, Ways
 from mfn_compile.frozen import Frozen
+from mfn_compile.knob_result import KnobSearch, OpenVinoUse
 from mfn_compile.model.preprocessing import Preprocessing
 
 SCHEMA: Literal["mfn-compile/report/1"] = "mfn-compile/report/1"
@@ -253,6 +254,8 @@ class BackendResult(Frozen):
     judge_min_cosine: float
     judge_images: int
     firmware: Firmware | None = None
+    openvino: OpenVinoUse | None = Field(default=None, description="how to run an OpenVINO IR")
+    knobs: KnobSearch | None = Field(default=None, description="where settings were searched")
 
 
 class Latency(Frozen):
@@ -263,6 +266,10 @@ class Latency(Frozen):
     cpu_flags: tuple[str, ...]
     runtime: str
     threads: int
+    input: str = Field(
+        default="float32 [1, 3, height, width]",
+        description="what both networks took; normalization counts where that is uint8",
+    )
     repeats: int = Field(description="runs of each network, fp32 and INT8 in turn")
     p50_ms: float = Field(description="median time of one image, INT8")
     p90_ms: float

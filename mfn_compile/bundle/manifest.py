@@ -20,6 +20,7 @@ from pydantic import (
 from mfn_compile.errors import BadInputError, InternalCheckError
 from mfn_compile.frozen import Frozen
 from mfn_compile.hashing import file_sha256
+from mfn_compile.knob_result import PLANES, KnobSearch, OpenVinoUse
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.results import CheckpointInfo, Environment, ExportResult, Result
 
@@ -100,6 +101,10 @@ class BundleInfo(Frozen):
     input: str = Field(default="float32 [1, 3, height, width]", description="type and layout")
     embedding_width: int = Field(gt=0)
     tools: dict[str, str] = Field(description="version of every tool used, by its name")
+    openvino: OpenVinoUse | None = Field(default=None, description="how to run model/*.xml")
+    knobs: KnobSearch | None = Field(
+        default=None, description="what was tried to make it faster, and what that brought"
+    )
 
     @classmethod
     def of(cls, result: Result) -> BundleInfo:
@@ -107,15 +112,18 @@ class BundleInfo(Frozen):
         info = cls.about(
             result.target, result.checkpoint, result.export, result.environment, result.version
         )
-        if result.backend is None or result.backend.firmware is None:
+        if result.backend is None:
             return info
-        shape = info.preprocessing
-        return info.model_copy(
-            update={
-                "normalization": "inside of the artifact",
-                "input": f"uint8 [{shape.height}, {shape.width}, 3], RGB",
-            }
-        )
+        use, shape = result.backend.openvino, info.preprocessing
+        update: dict[str, object] = {"openvino": use, "knobs": result.backend.knobs}
+        if result.backend.firmware is not None:
+            update["normalization"] = "inside of the artifact"
+            update["input"] = f"uint8 [{shape.height}, {shape.width}, 3], RGB"
+        elif use is not None and use.input != PLANES:
+            update["input"] = use.input_of(shape.height, shape.width)
+            if use.normalizes:
+                update["normalization"] = "inside of the artifact"
+        return info.model_copy(update=update)
 
     @classmethod
     def about(
@@ -161,7 +169,7 @@ class Manifest(BundleInfo):
 
     def to_json(self) -> str:
         """The text of manifest.json: schema first, then the facts, then the files by name."""
-        document = self.model_dump(mode="json", by_alias=True)
+        document = self.model_dump(mode="json", by_alias=True, exclude_none=True)
         document["tools"] = dict(sorted(document["tools"].items()))
         document["files"] = sorted(document["files"], key=lambda entry: str(entry["name"]))
         ordered = {"schema": document.pop("schema")} | document

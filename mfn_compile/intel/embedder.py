@@ -1,7 +1,8 @@
-"""Embeddings of the compiled artifact over many crops, on all cores."""
+"""Embeddings of the compiled artifact over many crops, on all cores, with its own properties."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from mfn_compile import environment
 from mfn_compile.hashing import file_sha256, value_sha256
-from mfn_compile.intel.runtime import compile_throughput, limit_isa
+from mfn_compile.intel.interface import Interface, feed, interface_of
+from mfn_compile.intel.runtime import compile_model, limit_isa, throughput_properties
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.store import tool_version
 
@@ -23,10 +25,17 @@ class OpenVinoEmbedder:
     """
 
     def __init__(
-        self, xml: Path, preprocessing: Preprocessing, device: str = "CPU", isa: str | None = None
+        self,
+        xml: Path,
+        preprocessing: Preprocessing,
+        device: str = "CPU",
+        isa: str | None = None,
+        properties: Mapping[str, str] | None = None,
     ) -> None:
         self._xml, self._preprocessing, self._device, self._isa = xml, preprocessing, device, isa
+        self._properties = throughput_properties(properties or {}, environment.cores())
         self._queue: ov.AsyncInferQueue | None = None
+        self._interface: Interface = "planes"
         self.key = value_sha256(
             {
                 "xml": file_sha256(xml),
@@ -34,6 +43,7 @@ class OpenVinoEmbedder:
                 "runtime": f"openvino {tool_version('openvino')} {device}",
                 "flags": environment.relevant_flags(),
                 "isa": isa,
+                "properties": self._properties,
                 "preprocessing": preprocessing.model_dump(mode="json"),
             }
         )
@@ -46,9 +56,9 @@ class OpenVinoEmbedder:
         """
         if self._queue is None:
             limit_isa(self._isa)
-            compiled = compile_throughput(self._xml, self._device, environment.cores())
-            self._queue = ov.AsyncInferQueue(compiled)
-        tensors = self._preprocessing.apply(crops)
+            compiled = compile_model(self._xml, self._device, self._properties)
+            self._queue, self._interface = ov.AsyncInferQueue(compiled), interface_of(compiled)
+        tensors = feed(crops, self._interface, self._preprocessing)
         found: list[NDArray[np.float32] | None] = [None] * len(tensors)
 
         def keep(request: ov.InferRequest, index: int) -> None:

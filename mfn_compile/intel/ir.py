@@ -27,7 +27,7 @@ def convert(onnx_file: Path, xml: Path) -> tuple[Path, Path]:
             shape[0] = 1
             model.reshape(shape)
         _flatten_prelu_slopes(model)
-        _number_unnamed_nodes(model)
+        number_unnamed_nodes(model)
     except RuntimeError as error:
         raise InternalCheckError(
             "OpenVINO cannot convert the model",
@@ -54,7 +54,7 @@ def _flatten_prelu_slopes(model: ov.Model) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def _number_unnamed_nodes(model: ov.Model) -> None:
+def number_unnamed_nodes(model: ov.Model) -> None:
     """Rename what OpenVINO named by a counter of the process: equal input, equal bytes."""
     for position, node in enumerate(model.get_ordered_ops()):
         if COUNTED_NAME.fullmatch(node.get_friendly_name()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from mfn_compile import environment
-from mfn_compile.intel.runtime import compile_latency, device_name
+from mfn_compile.intel.interface import INPUTS, feed, interface_of, set_interface
+from mfn_compile.intel.runtime import FLOAT32, compile_model, core, device_name
+from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress
 from mfn_compile.results import Latency
 from mfn_compile.store import tool_version
@@ -22,21 +25,28 @@ REPEATS = 300
 def measure(
     int8: Path,
     fp32: Path,
-    image: NDArray[np.float32],
+    crop: NDArray[np.uint8],
+    preprocessing: Preprocessing,
     *,
     device: str,
-    threads: int,
+    properties: Mapping[str, str],
     progress: Progress,
     repeats: int = REPEATS,
 ) -> Latency:
-    """Time both IRs on one normalized `image` [1, 3, H, W], A B B A, after a warm-up.
+    """Time both IRs on one uint8 RGB `crop` [1, 112, 112, 3], A B B A, after a warm-up.
+
+    The float network gets the INT8 artifact's interface and properties. Where that interface is
+    float, the caller normalizes, and it is not in the times.
 
     Raises:
         DeviceError: the device is absent or refuses a model.
     """
-    requests = [
-        compile_latency(xml, device, threads).create_infer_request() for xml in (int8, fp32)
-    ]
+    compiled = compile_model(int8, device, properties)
+    interface = interface_of(compiled)
+    image = feed(crop, interface, preprocessing)
+    network = set_interface(core().read_model(str(fp32)), interface, preprocessing)
+    beside = compile_model(network, device, {**properties, **FLOAT32})
+    requests = [one.create_infer_request() for one in (compiled, beside)]
     times = np.empty((2, repeats))
     with progress.task("latency", WARM_UP + repeats) as task:
         for _ in range(WARM_UP):
@@ -54,7 +64,8 @@ def measure(
         device=device_name(device),
         cpu_flags=environment.relevant_flags(),
         runtime=f"OpenVINO {tool_version('openvino')}",
-        threads=threads,
+        threads=int(properties["INFERENCE_NUM_THREADS"]),
+        input=INPUTS[interface],
         repeats=repeats,
         p50_ms=p50,
         p90_ms=p90,
@@ -66,7 +77,7 @@ def measure(
     )
 
 
-def _time(request: ov.InferRequest, image: NDArray[np.float32]) -> float:
+def _time(request: ov.InferRequest, image: NDArray[np.uint8] | NDArray[np.float32]) -> float:
     start = time.perf_counter()
     request.infer({0: image}, share_inputs=True)
     return time.perf_counter() - start

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import openvino as ov
 
@@ -41,40 +43,75 @@ def core() -> ov.Core:
     return ov.Core()
 
 
-def compile_latency(model: Path, device: str, threads: int) -> ov.CompiledModel:
-    """Compile for the shortest time of one image on `threads` threads.
-
-    Raises:
-        DeviceError: the device is absent or refuses the model.
-    """
-    hints = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": threads}
-    return _compile(model, device, hints)
-
-
-def compile_throughput(model: Path, device: str, cores: int) -> ov.CompiledModel:
-    """Compile for many images at once, one stream a core.
-
-    Raises:
-        DeviceError: the device is absent or refuses the model.
-    """
-    hints = {
-        "PERFORMANCE_HINT": "THROUGHPUT",
-        "NUM_STREAMS": cores,
-        "INFERENCE_NUM_THREADS": cores,
+def latency_properties(threads: int) -> dict[str, str]:
+    """The default for the shortest time of one image on `threads` threads."""
+    return {
+        **FLOAT32,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": str(threads),
     }
-    return _compile(model, device, hints)
 
 
-def _compile(model: Path, device: str, hints: dict[str, Any]) -> ov.CompiledModel:
+def throughput_properties(properties: Mapping[str, str], cores: int) -> dict[str, str]:
+    """`properties` for many images at once, one stream a core."""
+    many = {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "NUM_STREAMS": str(cores),
+        "INFERENCE_NUM_THREADS": str(cores),
+    }
+    return {**FLOAT32, **properties, **many}
+
+
+def compile_model(
+    model: Path | ov.Model, device: str, properties: Mapping[str, str]
+) -> ov.CompiledModel:
+    """Compile an IR, or a network in memory, with exactly these properties.
+
+    Raises:
+        DeviceError: the device is absent, or refuses the model or a property.
+    """
+    source = model if isinstance(model, ov.Model) else str(model)
+    name = model.get_friendly_name() if isinstance(model, ov.Model) else model.name
+    with _told(name, device):
+        return core().compile_model(source, device, dict(properties))
+
+
+def clone(blob: bytes, device: str, properties: Mapping[str, str]) -> ov.CompiledModel:
+    """Another instance of an exported model: its own memory and kernels, a quarter of the time.
+
+    Raises:
+        DeviceError: the device cannot import it.
+    """
+    with _told("compiled model", device):
+        return core().import_model(io.BytesIO(blob), device, dict(properties))
+
+
+@contextmanager
+def _told(name: str, device: str) -> Iterator[None]:
     try:
-        return core().compile_model(str(model), device, {**FLOAT32, **hints})
+        yield
     except RuntimeError as error:
         raise DeviceError(
             f"OpenVINO cannot compile the model for device {device!r}",
-            where=model.name,
+            where=name,
             why=str(error).strip().splitlines()[-1],
             hint=f"Devices here: {', '.join(core().available_devices) or 'none'}",
         ) from error
+
+
+def supported(device: str) -> frozenset[str]:
+    """Properties that can be set on a device; none where it is absent."""
+    try:
+        found = core().get_property(device, "SUPPORTED_PROPERTIES")
+    except RuntimeError:
+        return frozenset()
+    return frozenset(str(name) for name, access in found.items() if str(access) == "RW")
+
+
+def capabilities(device: str) -> frozenset[str]:
+    """Types that a device computes in, as OpenVINO names them: FP32, BF16, INT8."""
+    return frozenset(core().get_property(device, "OPTIMIZATION_CAPABILITIES"))
 
 
 def device_name(device: str) -> str:

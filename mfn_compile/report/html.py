@@ -5,7 +5,15 @@ from __future__ import annotations
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mfn_compile.report import device, device_figures, explained, figures, firmware, tables
+from mfn_compile.report import (
+    device,
+    device_figures,
+    explained,
+    figures,
+    firmware,
+    knobs,
+    tables,
+)
 from mfn_compile.report import format as fmt
 from mfn_compile.report.verdict import is_demo, tiles, verdict
 from mfn_compile.results import Result
@@ -33,6 +41,7 @@ def render_html(result: Result) -> str:
         firmware=firmware,
         device=device,
         explained=explained,
+        knobs=knobs,
         fmt=fmt,
         layers=tables.layers(layers),
         lowest=tables.lowest(layers),

@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from mfn_compile.report import device, explained, firmware, tables
+from mfn_compile.report import device, explained, firmware, knobs, tables
 from mfn_compile.report import format as fmt
 from mfn_compile.report.verdict import DEMO, is_demo, verdict
 from mfn_compile.results import Evaluation, Result
@@ -101,6 +101,11 @@ def _rest(result: Result) -> list[tables.Fact]:
         if result.backend.firmware is not None:
             rows += firmware.short(result.backend.firmware)
             rows += explained.schedule_facts(result.backend.firmware)
+        if result.backend.openvino is not None:
+            shape = result.checkpoint.preprocessing
+            rows.append(knobs.use(result.backend.openvino, shape)[1])
+        if result.backend.knobs is not None:
+            rows.append(tables.Fact("Settings", knobs.short(result.backend.knobs)))
     if result.latency is not None:
         rows += _latency(result)
     if result.device is not None:

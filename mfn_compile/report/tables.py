@@ -292,6 +292,7 @@ def latency_facts(found: Latency) -> list[Fact]:
         Fact("Device", found.device),
         Fact("Threads", fmt.count(found.threads)),
         Fact("Runtime", found.runtime),
+        Fact("Both networks took", found.input),
         Fact("Repeats", fmt.count(found.repeats)),
         Fact("Speed-up over fp32", f"{fmt.ratio(found.speedup)} (median of interleaved pairs)"),
         Fact("CPU features", ", ".join(found.cpu_flags) or "none recorded"),

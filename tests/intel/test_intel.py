@@ -23,6 +23,7 @@ from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import SilentProgress
 from tests.tiny import tiny_config
 
+ONE = runtime.latency_properties(1)
 SHAPE = Preprocessing(height=32, width=32, mean=(127.5,) * 3, std=(128.0,) * 3)
 
 
@@ -52,7 +53,7 @@ def test_conversion_fixes_the_batch_and_keeps_the_function(onnx_file: Path, xml:
 
     assert list(ov.Core().read_model(xml).input(0).shape) == [1, 3, 32, 32]
     x = np.random.default_rng(0).standard_normal((1, 3, 32, 32), np.float32)
-    ours = runtime.compile_latency(xml, "CPU", 1)([x])[0]
+    ours = runtime.compile_model(xml, "CPU", ONE)([x])[0]
     judge = onnxruntime.InferenceSession(onnx_file).run(None, {"input": x})[0]
     np.testing.assert_allclose(ours, judge, rtol=1e-4, atol=1e-5)
 
@@ -86,19 +87,19 @@ def test_prelu_slopes_are_flat_so_that_the_plugin_fuses_them(xml: Path) -> None:
     ]
     assert slopes
     assert all(len(shape) == 1 for shape in slopes)
-    others = precision(runtime.compile_latency(xml, "CPU", 1)).other_layers
+    others = precision(runtime.compile_model(xml, "CPU", ONE)).other_layers
     assert not any(kind.startswith("Eltwise") for kind in others), others
 
 
 def test_a_float_network_has_no_int8_layer(xml: Path) -> None:
-    found = precision(runtime.compile_latency(xml, "CPU", 1))
+    found = precision(runtime.compile_model(xml, "CPU", ONE))
     assert found.int8_layers == 0
     assert len(found.float_layers) == 17
     assert all(layer.endswith(": f32") for layer in found.float_layers)
 
 
 def test_float_stays_float32_where_the_cpu_has_bfloat16(xml: Path) -> None:
-    compiled = runtime.compile_latency(xml, "CPU", 1)
+    compiled = runtime.compile_model(xml, "CPU", ONE)
     assert compiled.get_property("INFERENCE_PRECISION_HINT") == ov.Type.f32
 
 
@@ -127,19 +128,22 @@ def test_the_embedder_key_follows_weights_and_input(xml: Path, tmp_path: Path) -
 
 
 def test_latency_is_of_both_networks_in_one_run(xml: Path) -> None:
-    image = np.zeros((1, 3, 32, 32), np.float32)
-    found = measure(xml, xml, image, device="CPU", threads=1, progress=SilentProgress(), repeats=40)
+    crop = np.zeros((1, 112, 112, 3), np.uint8)
+    found = measure(
+        xml, xml, crop, SHAPE, device="CPU", properties=ONE, progress=SilentProgress(), repeats=40
+    )
     assert found.kind == "measured"
     assert 0 < found.p50_ms <= found.p90_ms <= found.p99_ms
     assert 0 < found.fp32_p50_ms <= found.fp32_p90_ms <= found.fp32_p99_ms
     assert (found.threads, found.repeats) == (1, 40)
     assert found.runtime.startswith("OpenVINO 20")
+    assert found.input == "float32 [1, 3, height, width]"
     assert 0.2 < found.speedup < 5  # the same network twice: only noise may part them
 
 
 def test_an_absent_device_lists_the_present_ones(xml: Path) -> None:
     with pytest.raises(DeviceError, match="CPU") as caught:
-        runtime.compile_latency(xml, "NPU", 1)
+        runtime.compile_model(xml, "NPU", ONE)
     assert caught.value.exit_code == 6
 
 

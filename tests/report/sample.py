@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from mfn_compile.device_result import DeviceResult, KernelCost, Milliseconds, Peaks
+from mfn_compile.knob_result import PIXELS, KnobSearch, KnobTrial, OpenVinoUse, Ratio
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.results import (
     AllPairs,
@@ -161,6 +162,7 @@ def _latency() -> Latency:
         cpu_flags=("avx2", "avx512f"),
         runtime="OpenVINO 2026.4.1",
         threads=1,
+        input=PIXELS,
         repeats=200,
         p50_ms=4.412,
         p90_ms=4.631,
@@ -170,6 +172,55 @@ def _latency() -> Latency:
         fp32_p99_ms=7.95,
         speedup=1.447,
     )
+
+
+def _ratio(value: float) -> Ratio:
+    return Ratio(value=value, low=value - 0.021, high=value + 0.0234)
+
+
+def _knobs() -> KnobSearch:
+    return KnobSearch(
+        noise=1.0234,
+        control=_ratio(1.0),
+        images=32,
+        cosine=0.997312,
+        trials=(
+            KnobTrial(
+                name="uint8 pixels in, normalized inside",
+                change={"input": PIXELS},
+                ratio=_ratio(1.121),
+                inference=1.004,
+                again=_ratio(1.118),
+                rounds=30,
+                same_bits=True,
+                cosine=0.997312,
+                outcome="kept",
+            ),
+            KnobTrial(
+                name="float layers in bf16",
+                change={"INFERENCE_PRECISION_HINT": "bf16"},
+                ratio=_ratio(1.002),
+                inference=1.001,
+                rounds=15,
+                same_bits=False,
+                cosine=0.99729,
+                outcome="within the noise",
+            ),
+            KnobTrial(
+                name="one stream a thread",
+                change={"NUM_STREAMS": "2"},
+                outcome="refused by OpenVINO",
+            ),
+        ),
+        untried=("stem.conv in float32",),
+        gain=_ratio(1.119),
+        gain_inference=1.002,
+    )
+
+
+def _use() -> OpenVinoUse:
+    properties = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": "1"}
+    return OpenVinoUse(properties=properties, input=PIXELS)
 
 
 def complete() -> Result:
@@ -188,6 +239,8 @@ def complete() -> Result:
                 judge_cosine=0.999412,
                 judge_min_cosine=0.997708,
                 judge_images=256,
+                openvino=_use(),
+                knobs=_knobs(),
             ),
             "evaluation": evaluation(),
             "latency": _latency(),
@@ -290,9 +343,12 @@ def device() -> DeviceResult:
 
 def on_board() -> Result:
     """An artifact whose time was modelled for a board, and may keep to its budget or not."""
-    return complete().model_copy(
+    result = complete()
+    assert result.backend is not None
+    return result.model_copy(
         update={
             "target": "raspberry-pi-4",
+            "backend": result.backend.model_copy(update={"openvino": None, "knobs": None}),
             "latency": None,
             "device": device(),
             "gates": Gates(
