@@ -42,7 +42,7 @@ def test_it_is_compiled_and_judged_as_ours_is(
     given: Path, checkpoint: Path, faces: FaceFolder, tmp_path: Path, target: str
 ) -> None:
     options = [*data_options(checkpoint, faces), "--max-drop", 100, "--out", tmp_path / "b"]
-    found = mfn("--target", target, "--qdq", given, *options, "--quiet")
+    found = mfn("--target", target, "--tune", 0, "--qdq", given, *options, "--quiet")
     assert found.exit_code == 0, found.output
     result = load(tmp_path / "b" / "report.json")
     assert result.quantization.method == "given"
