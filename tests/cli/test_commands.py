@@ -124,7 +124,7 @@ def test_the_api_returns_the_report(
 
     result = mfn_compile.compile(
         checkpoint, "intel", images=faces.images, pairs=faces.pairs, out=tmp_path / "o",
-        max_drop=100,
+        max_drop=100, tune=0,
     )  # fmt: skip
     assert result == load(bundle / "report.json")
 
