@@ -78,7 +78,9 @@ def test_json_prints_the_report_and_nothing_else_even_when_a_budget_is_missed(
     checkpoint: Path, faces: FaceFolder, tmp_path: Path
 ) -> None:
     options = [*data_options(checkpoint, faces), "--max-drop", 100, "--out", tmp_path / "b"]
-    found = mfn("--target", "intel", "--tune", 0, *options, "--json", "--quiet", "--max-latency-ms", 1e-6)
+    found = mfn(
+        "--target", "intel", "--tune", 0, *options, "--json", "--quiet", "--max-latency-ms", 1e-6
+    )
     assert found.exit_code == 5
     assert not json.loads(found.stdout)["gates"]["latency"]["passed"]
     assert "latency budget is missed" in found.stderr
