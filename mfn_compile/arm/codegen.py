@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from mfn_compile.arm.lower import make_target, to_llvm, write_object
 from mfn_compile.arm.module import Part, merge
 from mfn_compile.arm.network import batch_ir, entry_points, network_ir
 from mfn_compile.arm.plan import Plan, make_plan
-from mfn_compile.arm.program import Program, make_program
+from mfn_compile.arm.program import UNFUSED, Program, make_program
 
 
 @dataclass(frozen=True)
@@ -45,18 +45,26 @@ class Compiled:
 
 
 def compile_network(
-    graph: IntegerGraph, machine: Machine, *, suffix: str = "", overlap: bool = True
+    graph: IntegerGraph,
+    machine: Machine,
+    *,
+    suffix: str = "",
+    overlap: bool = True,
+    strips: Mapping[str, int] | None = None,
 ) -> Compiled:
     """Generate code for a graph.
 
     Args:
         suffix: behind the names of the entry points.
-        overlap: False keeps every tensor of a run in the workspace, to be looked at.
+        overlap: False keeps every tensor of a run in the workspace, to be looked at; then no
+            block is computed strip by strip, unless `strips` says so.
+        strips: see `make_program`.
 
     Raises:
         BadInputError: a layer has a shape that no kernel takes.
     """
-    program = make_program(graph, machine.isa, machine.cpu)
+    chosen = UNFUSED if strips is None and not overlap else strips
+    program = make_program(graph, machine.isa, machine.cpu, chosen)
     plan = make_plan(program, overlap=overlap)
     target: Any = make_target(machine.triple, machine.cpu, machine.features)
     kernels = to_llvm({name: build() for name, build in program.kernels.items()}, target)

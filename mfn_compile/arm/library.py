@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 from mfn_compile.arm.codegen import Compiled, Machine, compile_network, library_ir, object_code
@@ -84,8 +83,8 @@ def _census(content: bytes, compiled: Compiled) -> list[KernelCensus]:
         prefix + kernel: _KINDS[kind] for kernel, kind in program.kinds().items() if kind in _KINDS
     }
     kinds = {name: kind for name, kind in kinds.items() if not name.startswith(f"{prefix}patches_")}
-    layers = {prefix + call.kernel: step.layer for step in program.steps for call in step.calls}
-    uses = Counter(prefix + call.kernel for step in program.steps for call in step.calls)
+    used = {prefix + kernel: layers for kernel, layers in program.layers().items()}
+    layers = {name: users[-1] for name, users in used.items()}
     rows = check_integer(MEMBER, content, variant, kinds, layers, scope=prefix)
     found = []
     for row in rows:
@@ -96,7 +95,7 @@ def _census(content: bytes, compiled: Compiled) -> list[KernelCensus]:
                 kernel=row.function.removeprefix(prefix),
                 variant=variant,
                 kind=row.kind or "",
-                layers=uses[row.function],
+                layers=len(used[row.function]),
                 **{key: counts[key] for key in KernelCensus.model_fields if key in counts},
             )
         )
