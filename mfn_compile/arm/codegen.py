@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from mfn_compile.arm.network import batch_ir, entry_points, lay_out, network_ir
 from mfn_compile.arm.parallel import Grain, ParallelProgram, make_parallel
 from mfn_compile.arm.parallel_ir import PARALLEL, parallel_ir
 from mfn_compile.arm.plan import Plan, make_plan
-from mfn_compile.arm.program import Program, make_program
+from mfn_compile.arm.program import UNFUSED, Program, make_program
 from mfn_compile.arm.schedules import Schedules, shipped
 
 
@@ -79,21 +79,26 @@ def compile_network(
     overlap: bool = True,
     schedules: Schedules | None = None,
     threads: Grain | None = None,
+    strips: Mapping[str, int] | None = None,
 ) -> Compiled:
     """Generate code for a graph.
 
     Args:
         suffix: behind the names of the entry points.
-        overlap: False keeps every tensor of a run in the workspace, to be looked at.
+        overlap: False keeps every tensor of a run in the workspace, to be looked at; then no
+            block is computed strip by strip, unless `strips` says so.
+        strips: see `make_program`.
         schedules: of the kernels; by default those that ship for the machine's CPU.
         threads: how fine mfn_embed_parallel cuts its work; None without that function.
 
     Raises:
         BadInputError: a layer has a shape that no kernel takes.
     """
-    program = make_program(graph, schedules or machine.schedules())
+    knobs = schedules or machine.schedules()
+    chosen = UNFUSED if strips is None and not overlap else strips
+    program = make_program(graph, knobs, chosen)
     plan = make_plan(program, overlap=overlap)
-    threaded = None if threads is None else _threaded(program, threads)
+    threaded = None if threads is None else _threaded(graph, knobs, threads)
     builders = {**program.kernels, **(threaded.parallel.program.kernels if threaded else {})}
     target: Any = make_target(machine.triple, machine.cpu, machine.features)
     kernels = to_llvm({name: build() for name, build in builders.items()}, target)
@@ -101,8 +106,8 @@ def compile_network(
     return Compiled(machine, program, plan, llvm, suffix, threaded)
 
 
-def _threaded(program: Program, grain: Grain) -> Threaded:
-    parallel = make_parallel(program, grain)
+def _threaded(graph: IntegerGraph, schedules: Schedules, grain: Grain) -> Threaded:
+    parallel = make_parallel(make_program(graph, schedules, UNFUSED), grain)
     return Threaded(parallel, make_plan(parallel.program))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,20 @@ class HostNetwork:
         graph: what is computed.
         keep: every tensor of a run can be read with `tensors` (no two share memory).
         machine: what code is generated for; this CPU must run it.
+        strips: see `make_program`; by default none with `keep`.
     """
 
     def __init__(
-        self, graph: IntegerGraph, *, keep: bool = False, machine: Machine | None = None
+        self,
+        graph: IntegerGraph,
+        *,
+        keep: bool = False,
+        machine: Machine | None = None,
+        strips: Mapping[str, int] | None = None,
     ) -> None:
         self._graph = graph
         machine = machine or host_machine()
-        self._compiled: Compiled = compile_network(graph, machine, overlap=not keep)
+        self._compiled: Compiled = compile_network(graph, machine, overlap=not keep, strips=strips)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "host.ll")
             path.write_text(with_batch(self._compiled), encoding="utf-8")
@@ -98,9 +105,10 @@ def aligned(size: int) -> NDArray[np.uint8]:
 
 
 def read_tensors(compiled: Compiled, workspace: bytes) -> dict[str, NDArray[Any]]:
-    """Tensors [H, W, C] in a workspace whose plan does not overlap."""
+    """Tensors [H, W, C] in a workspace whose plan does not overlap, but for those in strips."""
     found = {}
-    for name, tensor in compiled.program.graph.tensors.items():
+    for name in compiled.program.sizes:
+        tensor = compiled.program.graph.tensors[name]
         channels = stored_channels(compiled.program.graph, tensor)
         count = tensor.height * tensor.width * channels
         offset = compiled.plan.offset(name)

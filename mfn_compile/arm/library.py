@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -134,12 +133,11 @@ def _census(content: bytes, compiled: Compiled) -> list[KernelCensus]:
     known = {kernel: kind for program in programs for kernel, kind in program.kinds().items()}
     kinds = {prefix + kernel: _KINDS[kind] for kernel, kind in known.items() if kind in _KINDS}
     kinds = {name: kind for name, kind in kinds.items() if not name.startswith(f"{prefix}patches_")}
-    steps = [step for program in programs for step in program.steps]
-    layers = {prefix + call.kernel: step.layer for step in steps for call in step.calls}
-    # Both programs mostly call the same kernels, for the same layers.
-    uses = Counter(
-        prefix + kernel for kernel, _ in {(c.kernel, s.layer) for s in steps for c in s.calls}
-    )
+    used: dict[str, dict[str, None]] = {}
+    for program in programs:  # both mostly call the same kernels, for the same layers
+        for kernel, names in program.layers().items():
+            used.setdefault(prefix + kernel, {}).update(dict.fromkeys(names))
+    layers = {name: list(users)[-1] for name, users in used.items()}
     rows = check_integer(MEMBER, content, variant, kinds, layers, scope=prefix)
     found = []
     for row in rows:
@@ -150,7 +148,7 @@ def _census(content: bytes, compiled: Compiled) -> list[KernelCensus]:
                 kernel=row.function.removeprefix(prefix),
                 variant=variant,
                 kind=row.kind or "",
-                layers=uses[row.function],
+                layers=len(used[row.function]),
                 **{key: counts[key] for key in KernelCensus.model_fields if key in counts},
             )
         )

@@ -10,10 +10,21 @@ _DEPTHWISE = re.compile(rf"^depthwise_(?P<h>\d+)x(?P<w>\d+)x(?P<c>\d+){_WINDOW}"
 _FLOAT = re.compile(
     rf"^float_(?P<kind>dense|depthwise)_(?P<h>\d+)x(?P<w>\d+)x(?P<i>\d+)x(?P<c>\d+){_WINDOW}"
 )
+_STRIPS = re.compile(r"_in(\d+)_")
+
+
+def calls_of(kernel: str) -> int:
+    """How many calls compute one layer: several where it is computed strip by strip.
+
+    Args:
+        kernel: symbol without mfn_ and the variant.
+    """
+    strips = _STRIPS.search(kernel)
+    return int(strips[1]) if strips else 1
 
 
 def macs_of(kernel: str) -> int | None:
-    """Multiply-adds of one call, padding of channels and of the image counted.
+    """Multiply-adds of one layer, padding of channels and of the image counted.
 
     Args:
         kernel: symbol without mfn_ and the variant.

@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from mfn_compile.device.board import Core, find_core
-from mfn_compile.device.kernels import macs_of
+from mfn_compile.device.kernels import calls_of, macs_of
 from mfn_compile.device.real.measure import (
     BoardRun,
     LayerSource,
@@ -141,14 +141,14 @@ def _row(
 ) -> KernelCost:
     time = sum(call.microseconds for call in calls)
     cycles = None if clock is None else time * clock
-    once = macs_of(kernel)
-    macs = None if once is None else once * len(calls)
+    layer = macs_of(kernel)
+    macs = None if layer is None else layer * len(calls)
     rate = macs / cycles if macs is not None and cycles else None
     return KernelCost(
         kernel=kernel,
         in_library=True,
         layers=len({call.layer for call in calls}),
-        calls=len(calls),
+        calls=len(calls) * calls_of(kernel),
         share=min(1.0, sum(call.share for call in calls)),
         microseconds=time,
         cycles=cycles,

@@ -15,7 +15,7 @@ from mfn_compile.device.blocks import Block, Counts, join
 from mfn_compile.device.board import LINE, Core
 from mfn_compile.device.costs import Costs, model_of
 from mfn_compile.device.emulator import folder as board_folder
-from mfn_compile.device.kernels import macs_of
+from mfn_compile.device.kernels import calls_of, macs_of
 from mfn_compile.device.runner import RUN_SECONDS, build_inference, open_bundle, run_counted
 from mfn_compile.device.symbols import Symbol, Symbols, read_symbols
 from mfn_compile.device_result import KernelCost
@@ -165,15 +165,15 @@ def _calls(blocks: Sequence[Block]) -> list[tuple[int, int, int]]:
 def _row(found: _Sum, total: float, core: Core, variant: Variant) -> KernelCost:
     name = found.symbol.name
     kernel = name.removeprefix(f"{PREFIX}{variant}_")
-    once = macs_of(kernel)
-    macs = None if once is None else once * found.calls
+    layer, strips = macs_of(kernel), calls_of(kernel)
+    macs = None if layer is None else layer * found.calls // strips
     rate = None if macs is None or not found.cycles else macs / found.cycles
     moved, memory = found.l1 * LINE, found.l2 * LINE
     waiting = (moved - memory) / core.transfer.l2 + memory / core.transfer.memory
     return KernelCost(
         kernel=kernel,
         in_library=name.startswith(PREFIX),
-        layers=len(found.places),
+        layers=len(found.places) // strips,
         calls=found.calls,
         instructions=found.instructions,
         cycles=found.cycles,

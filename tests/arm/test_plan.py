@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.plan import ALIGNMENT, Plan, make_plan
-from mfn_compile.arm.program import IMAGE, Program, Step, make_program
+from mfn_compile.arm.program import IMAGE, UNFUSED, Program, Step, make_program
 from mfn_compile.arm.schedules import Schedules
 from mfn_compile.model.network import MobileFaceNetConfig
 from tests.arm.graphs import Draft, Style, graphs
@@ -169,7 +169,8 @@ def test_an_illegal_replacement_would_be_found() -> None:
 
 
 def replacements(graph: IntegerGraph) -> list[str | None]:
-    return [step.replaces for step in make_program(graph, Schedules("generic", "neon")).steps]
+    program = make_program(graph, Schedules("generic", "neon"), UNFUSED)
+    return [step.replaces for step in program.steps]
 
 
 def test_a_fused_addition_takes_the_place_of_its_operand() -> None:
@@ -179,7 +180,7 @@ def test_a_fused_addition_takes_the_place_of_its_operand() -> None:
     z = draft.conv(draft.conv(y, 0), 16, skip=y)
     graph = draft.graph(draft.conv(z, 8, (4, 4), to_float=True))
     assert replacements(graph) == [None, None, None, x, None, y, None]
-    plan = make_plan(make_program(graph, Schedules("generic", "neon")))
+    plan = make_plan(make_program(graph, Schedules("generic", "neon"), UNFUSED))
     assert plan.offset(x) == plan.offset(y) == plan.offset(z)
 
 
@@ -214,7 +215,7 @@ def mobilefacenet(config: MobileFaceNetConfig) -> IntegerGraph:
 @pytest.mark.parametrize("isa", ["neon", "dotprod", "avx2"])
 def test_mobilefacenet_needs_no_byte_more_than_its_largest_layer(isa: str) -> None:
     graph = mobilefacenet(MobileFaceNetConfig())
-    program = make_program(graph, Schedules("generic", isa))
+    program = make_program(graph, Schedules("generic", isa), UNFUSED)
     assert_legal_replacements(program)
     plan = assert_sound(program)
     assert plan.peak == plan.lower_bound == PEAK_112

@@ -11,7 +11,7 @@ import pytest
 
 from mfn_compile.arm.firmware.facts import Variant
 from mfn_compile.device.board import Core, cores, find_core
-from mfn_compile.device.kernels import macs_of
+from mfn_compile.device.kernels import calls_of, macs_of
 from mfn_compile.device.mca import find_mca
 from mfn_compile.device.profile import Profile, profile
 from mfn_compile.device.runner import build_inference, open_bundle
@@ -147,6 +147,8 @@ def test_the_table_of_cores() -> None:
     [
         ("gemm_196x256x128_i8_prelu", 196 * 256 * 128),
         ("gemm_49x128x512_single_i8_add", 49 * 128 * 512),
+        ("gemm_784x128x64_single_in14_i8_add", 784 * 128 * 64),
+        ("depthwise_28x28x128_k3x3_s1x1_p1_1_1_1_in7_r5x4_q4_i8", 28 * 28 * 128 * 9),
         ("depthwise_28x28x128_k3x3_s1x1_p1_1_1_1_i8_prelu", 28 * 28 * 128 * 9),
         ("depthwise_28x28x256_k3x3_s2x2_p1_1_1_1_i8_prelu", 14 * 14 * 256 * 9),
         ("depthwise_7x6x512_k7x6_s1x1_p0_0_0_0_i8", 512 * 42),
@@ -160,6 +162,11 @@ def test_the_table_of_cores() -> None:
 )
 def test_multiplications_by_name(kernel: str, macs: int | None) -> None:
     assert macs_of(kernel) == macs
+
+
+def test_calls_a_layer_by_name() -> None:
+    names = ("gemm_784x128x64_in14_i8", "patches_8x8x3of3_k3x3_s2x2_p1_1_1_1_in7_r4x4", "input_9")
+    assert [calls_of(name) for name in names] == [14, 7, 1]
 
 
 def test_addresses_find_their_functions(tmp_path: Path) -> None:

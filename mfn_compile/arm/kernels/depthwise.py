@@ -16,6 +16,7 @@ from tvm.script.ir_builder import IRBuilder
 from mfn_compile.arm.kernels.depthwise_rows import products_row, quads_row
 from mfn_compile.arm.kernels.epilogue import Epilogue, finish
 from mfn_compile.arm.kernels.knobs import Key
+from mfn_compile.arm.kernels.simple import Strip
 from mfn_compile.arm.kernels.simple import kernel as new_kernel
 
 LANES = 16
@@ -28,6 +29,7 @@ class Depthwise:
 
     `groups` are the numbers of taps whose products AArch64 adds in 16 bits; empty elsewhere.
     `quads` is the number of output columns that are computed at once with `sdot`; 0 without.
+    With a `strip` the ring lives on from call to call, so that each one reads new rows only.
     """
 
     height: int
@@ -38,6 +40,7 @@ class Depthwise:
     epilogue: Epilogue
     groups: tuple[int, ...] = ()
     quads: int = 0
+    strip: Strip | None = None
 
     @property
     def output(self) -> tuple[int, int]:
@@ -49,7 +52,8 @@ class Depthwise:
     @property
     def name(self) -> str:
         """Symbol of the kernel."""
-        return f"{self._shape}_{self._form}{self.epilogue.tag}"
+        strip = self.strip.tag if self.strip else ""
+        return f"{self._shape}{strip}_{self._form}{self.epilogue.tag}"
 
     @property
     def key(self) -> Key:
@@ -83,7 +87,18 @@ class Depthwise:
     def ring(self) -> tuple[int, int, int]:
         """Shape of the scratch buffer that holds a window's padded input rows, int8."""
         width = self.width + self.padding[1] + self.padding[3]
-        return (self.kernel[0], width, self.epilogue.channels) if any(self.padding) else (1, 1, 16)
+        return (self.kernel[0], width, self.epilogue.channels) if self.ringed else (1, 1, 16)
+
+    @property
+    def ringed(self) -> bool:
+        """Whether rows go through the ring."""
+        return any(self.padding) or self.strip is not None
+
+    @property
+    def buffered(self) -> tuple[int, int]:
+        """Rows of the buffers of the input and the result."""
+        whole = (self.height, self.output[0])
+        return (self.strip.source, self.strip.target) if self.strip else whole
 
 
 def _packed(kernel: Depthwise) -> tuple[tuple[int, ...], str]:
@@ -139,7 +154,7 @@ def build(kernel: Depthwise) -> tirx.PrimFunc:
     builder = IRBuilder()
     noalias = not kernel.epilogue.residual
     with new_kernel(builder, kernel.name, _shapes(kernel), noalias=noalias) as buffers:
-        if any(kernel.padding):
+        if kernel.ringed:
             _ring_rows(kernel, buffers)
         else:
             with T.serial(buffers["begin"], buffers["end"]) as y:
@@ -148,9 +163,10 @@ def build(kernel: Depthwise) -> tirx.PrimFunc:
 
 
 def _shapes(kernel: Depthwise) -> dict[str, tuple[tuple[int, ...], str]]:
-    channels, (rows, columns) = kernel.epilogue.channels, kernel.output
+    channels, columns = kernel.epilogue.channels, kernel.output[1]
+    source, rows = kernel.buffered
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
-        "x": ((kernel.height, kernel.width, channels), "int8"),
+        "x": ((source, kernel.width, channels), "int8"),
         "weights": _packed(kernel),
         "pad": ((channels,), "int8"),
         **kernel.epilogue.operands(),
@@ -166,12 +182,15 @@ def _shapes(kernel: Depthwise) -> dict[str, tuple[tuple[int, ...], str]]:
 def _ring_rows(kernel: Depthwise, buffers: dict[str, Any]) -> None:
     """Keep the window's input rows, padded, in a ring: every input row is copied once."""
     height, stride = kernel.kernel[0], kernel.stride[0]
-    with T.serial(0, height - stride) as first:
-        _load_row(kernel, buffers, buffers["begin"] * stride + first)
+    begin, rows = buffers["begin"], kernel.buffered[1]
+    known = T.if_then_else(begin > 0, height - stride, 0) if kernel.strip else 0
+    with T.serial(known, height - stride) as first:
+        _load_row(kernel, buffers, begin * stride + first)
     with T.serial(buffers["begin"], buffers["end"]) as y:
         with T.serial(0, stride) as new:
             _load_row(kernel, buffers, y * stride + (height - stride) + new)
-        _row(kernel, buffers, buffers["ring"], y, lambda ky: (y * stride + ky) % height)
+        target = T.bind(y % rows) if kernel.strip else y
+        _row(kernel, buffers, buffers["ring"], target, lambda ky: (y * stride + ky) % height)
 
 
 def _load_row(kernel: Depthwise, buffers: dict[str, Any], padded_row: Any) -> None:
@@ -192,9 +211,10 @@ def _load_row(kernel: Depthwise, buffers: dict[str, Any], padded_row: Any) -> No
         fill(0, left, lambda _, channel: pad[channel])
     if right:
         fill(left + kernel.width, right, lambda _, channel: pad[channel])
+    kept = T.bind(row % kernel.buffered[0]) if kernel.strip else row
     with T.If(tirx.all(row >= 0, row < kernel.height)):
         with T.Then():
-            fill(left, kernel.width, lambda column, channel: x[row, column, channel])
+            fill(left, kernel.width, lambda column, channel: x[kept, column, channel])
         with T.Else():
             fill(left, kernel.width, lambda _, channel: pad[channel])
 

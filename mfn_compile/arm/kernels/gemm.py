@@ -28,7 +28,8 @@ Array = NDArray[Any]
 class Gemm:
     """m rows, k input channels (a multiple of 16), and the output channels of its epilogue.
 
-    `paired` says that two products fit in 16 bits (see `micro.Tile`); `rows` is the tile.
+    `paired` says that two products fit in 16 bits (see `micro.Tile`); `rows` is the tile; `calls`
+    are as many as a layer's rows are computed in.
     """
 
     m: int
@@ -36,19 +37,25 @@ class Gemm:
     rows: int
     paired: bool
     epilogue: Epilogue
+    calls: int = 1
 
     @property
     def name(self) -> str:
         """Symbol of the kernel."""
-        pairs = "" if self.paired else "_single"
-        return f"gemm_{self.m}x{self.epilogue.channels}x{self.k}{pairs}_{self.epilogue.tag}"
+        strips = "" if self.calls == 1 else f"_in{self.calls}"
+        return f"{self._shape}{strips}_{self.epilogue.tag}"
 
     @property
     def key(self) -> Key:
-        """What knobs are looked up by."""
+        """What knobs are looked up by; in how many calls is not in it."""
         sizes = {"m": self.m, "n": self.epilogue.channels, "k": self.k, "rows": self.rows}
         attributes: dict[str, Value] = {"paired": self.paired, "epilogue": self.epilogue.tag}
-        return Key("gemm", self.name, sizes, attributes)
+        return Key("gemm", f"{self._shape}_{self.epilogue.tag}", sizes, attributes)
+
+    @property
+    def _shape(self) -> str:
+        pairs = "" if self.paired else "_single"
+        return f"gemm_{self.m}x{self.epilogue.channels}x{self.k}{pairs}"
 
     @property
     def units(self) -> int:

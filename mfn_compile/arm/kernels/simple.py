@@ -37,6 +37,26 @@ def kernel(
 
 
 @dataclass(frozen=True)
+class Strip:
+    """A windowed kernel's part in a block of layers that is computed strip by strip.
+
+    Attributes:
+        source: rows of the buffer that the input lies in: row y is in its row y % source.
+        target: the same of the result.
+        calls: how many calls compute the layer.
+    """
+
+    source: int
+    target: int
+    calls: int
+
+    @property
+    def tag(self) -> str:
+        """Part of the kernel's name."""
+        return f"_in{self.calls}_r{self.source}x{self.target}"
+
+
+@dataclass(frozen=True)
 class InputTable:
     """uint8 RGB [pixels, 3] to the first tensor [pixels, 3] by a table [3, 256]."""
 
@@ -73,7 +93,8 @@ class InputTable:
 class Patches:
     """Windows of an int8 tensor as matrix rows [rows of output, window * inputs, padded to 16].
 
-    `stored` is the channel count in memory, `inputs` how many of them are read.
+    `stored` is the channel count in memory, `inputs` how many of them are read. With a `strip` the
+    result is that of the call alone, its first row in front.
     """
 
     height: int
@@ -84,6 +105,7 @@ class Patches:
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     output: tuple[int, int]
+    strip: Strip | None = None
 
     @property
     def depth(self) -> int:
@@ -95,7 +117,8 @@ class Patches:
         """Symbol of the kernel."""
         kernel, stride = "x".join(map(str, self.kernel)), "x".join(map(str, self.stride))
         shape = f"{self.height}x{self.width}x{self.inputs}of{self.stored}"
-        return f"patches_{shape}_k{kernel}_s{stride}_p{'_'.join(map(str, self.padding))}"
+        strip = self.strip.tag if self.strip else ""
+        return f"patches_{shape}_k{kernel}_s{stride}_p{'_'.join(map(str, self.padding))}{strip}"
 
     @property
     def units(self) -> int:
@@ -104,7 +127,7 @@ class Patches:
 
     def build(self) -> tirx.PrimFunc:
         """Operands: x, pad [inputs], out."""
-        rows, columns = self.output
+        rows, columns = self.strip.target if self.strip else self.output[0], self.output[1]
         shapes = {
             "x": ((self.height, self.width, self.stored), "int8"),
             "pad": ((self.inputs,), "int8"),
@@ -114,18 +137,19 @@ class Patches:
         with (
             kernel(builder, self.name, shapes) as b,
             T.serial(b["begin"], b["end"]) as y,
-            T.serial(0, columns) as x,
         ):
-            for ky in range(self.kernel[0]):
-                row = y * self.stride[0] + ky - self.padding[0]
-                with T.If(tirx.all(row >= 0, row < self.height)):
-                    with T.Then():
-                        self._window_row(b, y, x, ky, row)
-                    with T.Else():
-                        self._outside(b, y, x, ky, range(self.kernel[1]))
-            used = self.kernel[0] * self.kernel[1] * self.inputs
-            for spare in range(used, self.depth):
-                T.buffer_store(b["out"], T.int8(0), [y, x, spare])
+            kept = y - b["begin"] if self.strip else y
+            with T.serial(0, columns) as x:
+                for ky in range(self.kernel[0]):
+                    row = y * self.stride[0] + ky - self.padding[0]
+                    with T.If(tirx.all(row >= 0, row < self.height)):
+                        with T.Then():
+                            self._window_row(b, kept, x, ky, row)
+                        with T.Else():
+                            self._outside(b, kept, x, ky, range(self.kernel[1]))
+                used = self.kernel[0] * self.kernel[1] * self.inputs
+                for spare in range(used, self.depth):
+                    T.buffer_store(b["out"], T.int8(0), [kept, x, spare])
         return builder.get()
 
     def _window_row(self, b: dict[str, Any], y: Any, x: Any, ky: int, row: Any) -> None:

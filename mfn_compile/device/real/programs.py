@@ -136,9 +136,7 @@ def mark_layers(source: LayerSource) -> Marked:
         llvm = network_ir(program, plan, kernels, suffix, marks=True)
         compiled.append(Compiled(machine, program, plan, llvm, suffix))
     calls = {
-        variant.name: tuple(
-            (step.layer, call.kernel) for step in made.program.steps for call in step.calls
-        )
+        variant.name: tuple((call.layer, call.kernel) for call in made.program.calls())
         for variant, made in zip(source.code.variants, compiled, strict=True)
     }
     archive = make_archive({MEMBER: object_code(library_ir(compiled, RESERVED))})

@@ -9,7 +9,7 @@ from mfn_compile.frozen import Frozen
 
 
 class LayerTime(Frozen):
-    """One kernel call of an inference; a layer may make several."""
+    """One kernel of a layer, all of its calls in an inference; a layer may have several."""
 
     layer: str = Field(description="of the network")
     kernel: str = Field(description="symbol, without mfn_ and the variant")

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfn_compile.arm.firmware.facts import Variant
 from mfn_compile.device.board import cores
@@ -135,13 +136,14 @@ def _layers(
             why=f"{rows.shape[1]} of {len(named)} calls",
             hint="Run again",
         )
-    medians = np.median(rows, axis=0)
-    whole = max(float(medians.sum()), 1e-9)
+    strips: dict[tuple[str, str], NDArray[np.float64]] = {}
+    for call, times in zip(named, rows.T, strict=True):
+        strips[call] = strips.get(call, np.zeros(len(rows))) + times
+    medians = {call: float(np.median(times)) for call, times in strips.items()}
+    whole = max(sum(medians.values()), 1e-9)
     layers = tuple(
-        LayerTime(
-            layer=layer, kernel=kernel, microseconds=float(one), share=min(float(one) / whole, 1.0)
-        )
-        for (layer, kernel), one in zip(named, medians, strict=True)
+        LayerTime(layer=layer, kernel=kernel, microseconds=one, share=min(one / whole, 1.0))
+        for (layer, kernel), one in medians.items()
     )
     off = whole / 1e3 / max(p50, 1e-9) - 1
     if abs(off) <= SUM:

@@ -55,6 +55,18 @@ def test_the_board_names_itself_where_it_can() -> None:
     assert (of(rounds(unknown)).title, of(rounds(unknown)).core) == ("pi, aarch64", None)
 
 
+def test_strips_of_a_layer_are_added_up_before_the_median() -> None:
+    calls = (("stem", "gemm_1"), ("stem", "gemm_2"), ("stem", "gemm_1"))
+    rows = ((1 * MS, 5 * MS, 9 * MS), (8 * MS, 5 * MS, 1 * MS), (2 * MS, 5 * MS, 2 * MS))
+    answer = PI.model_copy(update={"times_ns": (), "layers_ns": rows})
+    found = summarize(
+        {**rounds(PI), "layers": Kept("a", answer)}, {"neon": calls}, ("neon",),
+        warm_up=5, resumed=0,
+    )  # fmt: skip
+    times = [(one.kernel, one.microseconds) for one in found.layers]
+    assert times == [("gemm_1", 9_000.0), ("gemm_2", 5_000.0)]
+
+
 def test_layers_are_medians_with_shares_and_must_add_up() -> None:
     row = (30 * MS, 15 * MS)
     layers = PI.model_copy(update={"times_ns": (), "layers_ns": (row, row, (90 * MS, 90 * MS))})
