@@ -15,6 +15,7 @@ from mfn_compile.arm.firmware.archive import make_archive
 from mfn_compile.arm.firmware.facts import FirmwareFacts
 from mfn_compile.arm.firmware.golden import GoldenVector, golden_files
 from mfn_compile.arm.firmware.linker import find_compiler, link_shared
+from mfn_compile.arm.firmware.parts import FILE as PARTS
 from mfn_compile.arm.firmware.proof import (
     NoVariantError,
     ProofRow,
@@ -72,8 +73,7 @@ def make_firmware(
     with progress.task("computing golden vectors", 1) as task:
         vectors = golden_vectors(graph, checkpoint.preprocessing, judged, ours)
         task.advance()
-    files = golden_files(vectors) | {ARCHIVE: make_archive({MEMBER: library.content})}
-    for name, content in files.items():
+    for name, content in {**golden_files(vectors), **_library_files(library)}.items():
         _write(folder / name, content)
     linker = _link(folder, bare_metal=target.code.bare_metal)
     facts = _facts(graph, target, checkpoint, library, shared=bool(linker))
@@ -142,6 +142,11 @@ def _extremes() -> dict[str, NDArray[np.uint8]]:
     }
 
 
+def _library_files(library: Library) -> dict[str, bytes]:
+    tasks = library.threads.model_dump_json() + "\n"
+    return {ARCHIVE: make_archive({MEMBER: library.content}), PARTS: tasks.encode()}
+
+
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
@@ -176,6 +181,8 @@ def _facts(
         width=graph.width,
         embedding_dim=graph.embedding,
         workspace_bytes=library.workspace,
+        parallel_workspace_bytes=library.parallel_workspace,
+        parallel_tasks=library.parallel_tasks,
         color=shape.color,
         mean=shape.mean,
         std=shape.std,

@@ -15,7 +15,8 @@ O_CLOEXEC = 0o2000000
 AUXV_BYTES = 1024  # 64 entries; Linux fills about 25
 PATH = "/proc/self/auxv"
 
-_SIGNATURE = "(ptr %image, ptr %embedding, ptr %workspace)"
+_PARAMETERS = ("image", "embedding", "workspace")
+_MORE = {"mfn_embed_parallel": ("parallel_for", "context")}
 _GROUP = "#9"
 
 
@@ -26,7 +27,8 @@ def dispatch_ir(
 
     Args:
         variants: ("neon", "dotprod"), or the only one.
-        functions: "mfn_embed", and "mfn_embed_quantized" where the variants have it.
+        functions: "mfn_embed", "mfn_embed_parallel", and "mfn_embed_quantized" where the variants
+            have it.
         features: LLVM's names of what the code may use, or must not.
     """
     parts = [_has_dotprod()]
@@ -37,25 +39,36 @@ def dispatch_ir(
     return "\n".join(parts) + "\n"
 
 
+def _parts(function: str) -> tuple[str, str]:
+    """Parameters, and what stands between them and the body: a section of its own where it is
+    not for every program.
+    """
+    names = (*_PARAMETERS, *_MORE.get(function, ()))
+    section = f' section ".text.{function}"' if function in _MORE else ""
+    return f"({', '.join(f'ptr %{name}' for name in names)})", f"{_GROUP}{section}"
+
+
 def _only(function: str, variant: str) -> str:
+    signature, attributes = _parts(function)
     return f"""
-define i32 @{function}{_SIGNATURE} {_GROUP} {{
-  %r = tail call i32 @{function}_{variant}{_SIGNATURE}
+define i32 @{function}{signature} {attributes} {{
+  %r = tail call i32 @{function}_{variant}{signature}
   ret i32 %r
 }}"""
 
 
 def _choice(function: str) -> str:
+    signature, attributes = _parts(function)
     return f"""
-define i32 @{function}{_SIGNATURE} {_GROUP} {{
+define i32 @{function}{signature} {attributes} {{
   %found = call i32 @mfn_has_dotprod()
   %has = icmp ne i32 %found, 0
   br i1 %has, label %fast, label %plain
 fast:
-  %a = tail call i32 @{function}_dotprod{_SIGNATURE}
+  %a = tail call i32 @{function}_dotprod{signature}
   ret i32 %a
 plain:
-  %b = tail call i32 @{function}_neon{_SIGNATURE}
+  %b = tail call i32 @{function}_neon{signature}
   ret i32 %b
 }}"""
 

@@ -6,13 +6,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mfn_compile.arm.codegen import Compiled, Machine, compile_network, library_ir, object_code
+from mfn_compile.arm.codegen import (
+    Compiled,
+    Machine,
+    Threaded,
+    compile_network,
+    library_ir,
+    object_code,
+)
 from mfn_compile.arm.explain import describe_schedules
 from mfn_compile.arm.firmware.census import Kind, check_integer
 from mfn_compile.arm.firmware.elf import ObjectFacts, check_object, section_sizes
 from mfn_compile.arm.firmware.facts import SizeRow
+from mfn_compile.arm.firmware.parts import CallParts, Parts, PhaseParts, VariantParts
 from mfn_compile.arm.firmware.stack import StackRow, stack_rows
 from mfn_compile.arm.graph import IntegerGraph
+from mfn_compile.arm.parallel import Grain
 from mfn_compile.arm.plan import Plan
 from mfn_compile.arm.program import Program
 from mfn_compile.arm.schedules import Schedules, shipped
@@ -29,7 +38,8 @@ _KINDS: dict[str, Kind] = {"dense": "dense-int8", "depthwise": "depthwise-int8",
 class Library:
     """Machine code with everything that is known about it.
 
-    `parts` are the sizes of the variants, and of what belongs to none of them.
+    `parts` are the sizes of the variants, and of what belongs to none of them; `threads` says
+    what mfn_embed_parallel hands out.
     """
 
     content: bytes
@@ -39,11 +49,18 @@ class Library:
     schedules: tuple[KernelSchedule, ...]
     stack: tuple[StackRow, ...]
     parts: tuple[SizeRow, ...]
+    parallel_workspace: int
+    threads: Parts
 
     @property
     def workspace(self) -> int:
         """Bytes of scratch memory that a call needs."""
         return self.plan.peak
+
+    @property
+    def parallel_tasks(self) -> int:
+        """Tasks of one parallel_for, at most."""
+        return max(phase.tasks for each in self.threads.variants for phase in each.phases)
 
 
 def build_library(
@@ -66,6 +83,7 @@ def build_library(
             Machine(variant.name, code.triple, variant.cpu, (*variant.features, *RESERVED)),
             suffix=f"_{variant.name}",
             schedules=chosen,
+            threads=Grain(),
         )
         for variant, chosen in zip(code.variants, ours, strict=True)
     ]
@@ -75,6 +93,7 @@ def build_library(
     census = [row for each in compiled for row in _census(content, each)]
     largest = max(compiled, key=lambda c: c.plan.peak)
     sizes = tuple(_size(content, variant.name, variant.cpu, stack) for variant in code.variants)
+    threaded = {c.machine.isa: c.threaded for c in compiled if c.threaded is not None}
     return Library(
         content=content,
         variants=sizes,
@@ -82,22 +101,44 @@ def build_library(
         census=tuple(census),
         schedules=tuple(row for each in compiled for row in describe_schedules(each)),
         stack=stack,
-        parts=_parts(checked, sizes),
+        parts=_parts(content, checked, sizes),
+        parallel_workspace=max(each.plan.peak for each in threaded.values()),
+        threads=Parts(variants=tuple(_tasks(name, each) for name, each in threaded.items())),
     )
+
+
+def _tasks(variant: str, threaded: Threaded) -> VariantParts:
+    phases = [
+        PhaseParts(
+            layers=phase.layers,
+            calls=tuple(
+                CallParts(
+                    kernel=share.call.kernel,
+                    parts=tuple(end - begin for begin, end in share.spans),
+                )
+                for share in phase.shares
+            ),
+        )
+        for phase in threaded.parallel.phases
+    ]
+    return VariantParts.model_validate({"variant": variant, "phases": phases})
 
 
 def _census(content: bytes, compiled: Compiled) -> list[KernelCensus]:
     """Checked rows of one variant's kernels."""
     variant = compiled.machine.isa
     assert variant in ("neon", "dotprod")
-    program = compiled.program
+    programs = compiled.programs
     prefix = f"mfn_{variant}_"
-    kinds = {
-        prefix + kernel: _KINDS[kind] for kernel, kind in program.kinds().items() if kind in _KINDS
-    }
+    known = {kernel: kind for program in programs for kernel, kind in program.kinds().items()}
+    kinds = {prefix + kernel: _KINDS[kind] for kernel, kind in known.items() if kind in _KINDS}
     kinds = {name: kind for name, kind in kinds.items() if not name.startswith(f"{prefix}patches_")}
-    layers = {prefix + call.kernel: step.layer for step in program.steps for call in step.calls}
-    uses = Counter(prefix + call.kernel for step in program.steps for call in step.calls)
+    steps = [step for program in programs for step in program.steps]
+    layers = {prefix + call.kernel: step.layer for step in steps for call in step.calls}
+    # Both programs mostly call the same kernels, for the same layers.
+    uses = Counter(
+        prefix + kernel for kernel, _ in {(c.kernel, s.layer) for s in steps for c in s.calls}
+    )
     rows = check_integer(MEMBER, content, variant, kinds, layers, scope=prefix)
     found = []
     for row in rows:
@@ -120,15 +161,25 @@ def _size(content: bytes, variant: str, cpu: str, stack: tuple[StackRow, ...]) -
     return CodeSize(
         variant=variant,
         cpu=cpu,
-        text=sections[f".text.mfn_{variant}"],
+        text=sections[f".text.mfn_{variant}"] + sections[f".text.mfn_{variant}.parallel"],
         rodata=sections[f".rodata.mfn_{variant}"],
         stack=max(row.bytes for row in stack if row.function.endswith(f"_{variant}")),
     )
 
 
-def _parts(whole: ObjectFacts, variants: tuple[CodeSize, ...]) -> tuple[SizeRow, ...]:
-    """The variants; then the choice of one, and vector constants that all kernels share."""
-    rows = [SizeRow(name=v.variant, text=v.text, rodata=v.rodata) for v in variants]
+def _parts(
+    content: bytes, whole: ObjectFacts, variants: tuple[CodeSize, ...]
+) -> tuple[SizeRow, ...]:
+    """The variants, what only threads need apart; then the choice of one, and vector constants
+    that all kernels share.
+    """
+    sections = section_sizes(MEMBER, content)
+    rows = []
+    for variant in variants:
+        apart = sections[f".text.mfn_{variant.variant}.parallel"]
+        name = variant.variant
+        rows.append(SizeRow(name=name, text=variant.text - apart, rodata=variant.rodata))
+        rows.append(SizeRow(name=f"{name}, for threads", text=apart, rodata=0))
     rest = SizeRow(
         name="dispatcher, shared constants",
         text=whole.text - sum(row.text for row in rows),

@@ -24,7 +24,8 @@ def merge(parts: Sequence[Part], extra: str, target_json: str) -> str:
     """One module of all variants and of `extra`, LLVM IR text without a header of its own.
 
     Every variant's code and constants lie in sections of their own (.text.mfn_NAME,
-    .rodata.mfn_NAME), so that a linker can drop a variant that nobody calls.
+    .rodata.mfn_NAME), so that a linker can drop a variant that nobody calls. A function with a
+    section .text.mfn.REST comes into .text.mfn_NAME.REST.
 
     Args:
         target_json: TVM's target as JSON; its LLVM back end reads it from the module. A function's
@@ -63,8 +64,12 @@ def _separated(part: Part, offset: int) -> str:
 
     text = re.sub(r"@([\w.$]+)", rename, part.llvm)
     text = re.sub(r"([#!])(\d+)\b", lambda m: f"{m.group(1)}{int(m.group(2)) + offset}", text)
+    home = f".text.mfn_{part.variant}"
     text = re.sub(
-        r"^(define .*?)( \{)$", rf'\1 section ".text.mfn_{part.variant}"\2', text, flags=re.M
+        r'^(define .* section "\.text)\.mfn(.*)$', rf"\1.mfn_{part.variant}\2", text, flags=re.M
+    )
+    text = re.sub(
+        r'^(define (?!.* section ").*)( \{)$', rf'\1 section "{home}"\2', text, flags=re.M
     )
     return re.sub(
         r"^(@.* constant .*?)(, align \d+)$",

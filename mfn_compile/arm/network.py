@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mfn_compile.arm.graph import Input
 from mfn_compile.arm.plan import ALIGNMENT, Plan
@@ -20,7 +23,7 @@ from mfn_compile.arm.program import (
 )
 
 ERROR_NULL, ERROR_ALIGNMENT = 1, 2  # as in mfn.h
-_ATTRIBUTES = "#1000"
+ATTRIBUTES = "#1000"
 MARK = "mfn_mark"
 _MEMCPY = "llvm.memcpy.p0.p0.i64"
 
@@ -33,10 +36,10 @@ class Layout:
     content: bytes
 
 
-def lay_out(program: Program) -> Layout:
-    """Concatenate the constants, each aligned; equal ones are stored once."""
+def lay_out(constants: Sequence[NDArray[Any]]) -> Layout:
+    """Concatenate constants, each aligned; equal ones are stored once."""
     content, offsets, known = bytearray(), [], dict[bytes, int]()
-    for array in program.constants:
+    for array in constants:
         raw = array.tobytes()
         if raw not in known:
             content += bytes(-len(content) % ALIGNMENT)
@@ -53,23 +56,28 @@ def entry_points(program: Program, suffix: str) -> tuple[str, ...]:
 
 
 def network_ir(
-    program: Program, plan: Plan, kernels: str, suffix: str, *, marks: bool = False
+    program: Program,
+    plan: Plan,
+    kernels: str,
+    suffix: str,
+    *,
+    marks: bool = False,
+    layout: Layout | None = None,
 ) -> str:
     """The whole module: `kernels` (LLVM IR of TVM) and the functions that call them.
 
     Defines the `entry_points`; everything else is internal. With `marks` it calls
     `void mfn_mark(int32_t)`, which is not in it, with 0, 1, ... before each kernel call of
     mfn_embed and with their number behind the last one, so that somebody can read a clock there.
+    `layout` begins with the program's constants and may have more, for functions beside these.
     """
-    layout = lay_out(program)
+    layout = layout or lay_out(program.constants)
     first, *rest = program.steps
-    emit = _Emitter(plan, layout, _first_tensor(program), marks=marks)
+    emit = Emitter(plan, layout.offsets, _first_tensor(program), marks=marks)
     image = plan.offset(_first_tensor(program))
     start = "\n".join(emit.step(first, quantized=False))
     lines = [line for step in rest for line in emit.step(step, quantized=True)]
     body = "\n".join([*lines, *emit.mark()])
-    width = program.graph.embedding * 4
-    result = plan.offset(program.graph.output)
     starts = (
         (start, f"getelementptr i8, ptr %workspace, i64 {image}"),
         ("", "getelementptr i8, ptr %image, i64 0"),
@@ -81,18 +89,16 @@ def network_ir(
         f"declare void @{MARK}(i32)" if marks else "",
         "" if f"@{_MEMCPY}(" in kernels else f"declare void @{_MEMCPY}(ptr, ptr, i64, i1)",
         "define internal void @mfn_run(ptr %input, ptr %embedding, ptr %workspace) "
-        f"{_ATTRIBUTES} {{",
+        f"{ATTRIBUTES} {{",
         body,
-        f"  %result = getelementptr i8, ptr %workspace, i64 {result}",
-        f"  call void @{_MEMCPY}(ptr align 4 %embedding, ptr align 64 %result, "
-        f"i64 {width}, i1 false)",
+        *result_ir(program, plan),
         "  ret void",
         "}",
         *(
-            _entry(name, *begin)
+            entry_ir(name, _run(*begin))
             for name, begin in zip(entry_points(program, suffix), starts, strict=False)
         ),
-        f"attributes {_ATTRIBUTES} = {{ {_attributes(kernels)} }}",
+        f"attributes {ATTRIBUTES} = {{ {_attributes(kernels)} }}",
     ]
     return "\n".join(parts) + "\n"
 
@@ -110,7 +116,7 @@ def batch_ir(program: Program, suffix: str) -> str:
         for i in range(5)
     )
     return f"""
-define i32 @__tvm_ffi_mfn_batch(ptr %self, ptr %args, i32 %count, ptr %result) {_ATTRIBUTES} {{
+define i32 @__tvm_ffi_mfn_batch(ptr %self, ptr %args, i32 %count, ptr %result) {ATTRIBUTES} {{
 entry:
 {loads}
   %workspace = inttoptr i64 %v3 to ptr
@@ -145,10 +151,12 @@ end:
 
 
 @dataclass
-class _Emitter:
+class Emitter:
+    """Writes calls of kernels; `offsets` are those of the program's constants."""
+
     plan: Plan
-    layout: Layout
-    image_tensor: str
+    offsets: Sequence[int]
+    image_tensor: str = ""
     marks: bool = False
     count: int = 0
     calls: int = 0
@@ -159,23 +167,43 @@ class _Emitter:
 
     def step(self, step: Step, *, quantized: bool) -> list[str]:
         """Lines of LLVM IR; the first tensor is %input inside of mfn_run."""
-        return [line for call in step.calls for line in self._call(call, quantized)]
+        return [line for call in step.calls for line in self.call(call, quantized=quantized)]
 
-    def _call(self, call: Call, quantized: bool) -> list[str]:
+    def call(
+        self,
+        call: Call,
+        *,
+        quantized: bool = False,
+        span: tuple[str, str] | None = None,
+        moved: tuple[str, str] | None = None,
+    ) -> list[str]:
+        """Lines of one call.
+
+        Args:
+            quantized: the first tensor is %input.
+            span: the units to do, as i32 values of the code around; by default all.
+            moved: a buffer, and the i64 value by which it lies behind its place in the plan.
+        """
         lines, names = [], []
         for operand in call.operands:
-            name = f"%a{self.count}"
-            self.count += 1
-            names.append(f"ptr {name}")
+            name = self._name()
             lines.append(f"  {name} = {self._address(operand, quantized)}")
-        names += [f"i32 {bound}" for bound in call.span]
+            if moved is not None and isinstance(operand, Place) and operand.buffer == moved[0]:
+                base, name = name, self._name()
+                lines.append(f"  {name} = getelementptr i8, ptr {base}, i64 {moved[1]}")
+            names.append(f"ptr {name}")
+        names += [f"i32 {bound}" for bound in span or call.span]
         mark = self.mark()
         self.calls += 1
         return [*lines, *mark, f"  call void @{call.kernel}({', '.join(names)})"]
 
+    def _name(self) -> str:
+        self.count += 1
+        return f"%a{self.count - 1}"
+
     def _address(self, operand: Place | Constant, quantized: bool) -> str:
         if isinstance(operand, Constant):
-            return f"getelementptr i8, ptr @mfn_constants, i64 {self.layout.offsets[operand.index]}"
+            return f"getelementptr i8, ptr @mfn_constants, i64 {self.offsets[operand.index]}"
         if operand.buffer == IMAGE:
             return f"getelementptr i8, ptr %image, i64 {operand.offset}"
         if quantized and operand.buffer == self.image_tensor:
@@ -190,14 +218,54 @@ def _first_tensor(program: Program) -> str:
     return first.output
 
 
-def _entry(name: str, start: str, source: str) -> str:
+def result_ir(program: Program, plan: Plan) -> list[str]:
+    """Lines that copy the network's result from %workspace to %embedding."""
+    place, width = plan.offset(program.graph.output), program.graph.embedding * 4
+    return [
+        f"  %result = getelementptr i8, ptr %workspace, i64 {place}",
+        f"  call void @{_MEMCPY}(ptr align 4 %embedding, ptr align 64 %result, "
+        f"i64 {width}, i1 false)",
+    ]
+
+
+def _run(start: str, source: str) -> str:
+    return f"""{start}
+  %source = {source}
+  call void @mfn_run(ptr %source, ptr %embedding, ptr %workspace)"""
+
+
+def entry_ir(
+    name: str,
+    body: str,
+    *,
+    more: Sequence[str] = (),
+    needed: str = "",
+    begin: str = "",
+    section: str = "",
+) -> str:
+    """A C function that checks its arguments, runs `body` and returns 0.
+
+    Args:
+        more: names of pointers that it takes behind image, embedding and workspace.
+        needed: one of these that must not be NULL.
+        begin: lines at its beginning.
+        section: of the object; by default the module's own.
+    """
+    place = f' section "{section}"' if section else ""
+    parameters = ", ".join(f"ptr %{p}" for p in ("image", "embedding", "workspace", *more))
+    also = [
+        f"  %no_{needed} = icmp eq ptr %{needed}, null",
+        f"  %null = or i1 %nothing, %no_{needed}",
+    ]
     return f"""
-define i32 @{name}(ptr %image, ptr %embedding, ptr %workspace) {_ATTRIBUTES} {{
+define i32 @{name}({parameters}) {ATTRIBUTES}{place} {{
+{begin}
   %no_image = icmp eq ptr %image, null
   %no_embedding = icmp eq ptr %embedding, null
   %no_workspace = icmp eq ptr %workspace, null
   %missing = or i1 %no_image, %no_embedding
-  %null = or i1 %missing, %no_workspace
+  %{"nothing" if needed else "null"} = or i1 %missing, %no_workspace
+{chr(10).join(also) if needed else ""}
   br i1 %null, label %bad_pointer, label %check
 bad_pointer:
   ret i32 {ERROR_NULL}
@@ -209,9 +277,7 @@ check:
 bad_alignment:
   ret i32 {ERROR_ALIGNMENT}
 run:
-{start}
-  %source = {source}
-  call void @mfn_run(ptr %source, ptr %embedding, ptr %workspace)
+{body}
   ret i32 0
 }}"""
 

@@ -94,7 +94,9 @@ def test_quantized_entry_points_are_there_where_the_input_is_int8(name: str, mad
     assert has_quantized_input(made.graph) == takes
     listed = stub.succeed(stub.tool("aarch64-linux-gnu-nm"), made.archive)
     symbols = set(re.findall(r" T (\S+)$", listed, re.MULTILINE))
-    plain = {"mfn_embed", "mfn_embed_neon", "mfn_embed_dotprod", "mfn_has_dotprod"}
+    names = ("mfn_embed", "mfn_embed_parallel")
+    plain = {f"{name}{end}" for name in names for end in ("", "_neon", "_dotprod")}
+    plain.add("mfn_has_dotprod")
     more = {"mfn_embed_quantized", "mfn_embed_quantized_neon", "mfn_embed_quantized_dotprod"}
     assert symbols == (plain | more if takes else plain)
     assert ("quantized" in listed) == takes

@@ -17,6 +17,7 @@ from mfn_compile.errors import InternalCheckError
 
 WORD = 4
 JUMPS = frozenset({279, 280, 282, 283})  # TSTBR14, CONDBR19, JUMP26, CALL26
+ADDRESSES = frozenset({274, 275, 276})  # ADR_PREL_LO21, ADR_PREL_PG_HI21 and its _NC
 CONDITIONAL = ("b.", "cbz", "cbnz", "tbz", "tbnz", "bc.")
 # Capstone 6 calls the architecture by its name; 5 has the old one only.
 ARCHITECTURE = getattr(capstone, "CS_ARCH_AARCH64", None) or capstone.CS_ARCH_ARM64
@@ -63,6 +64,7 @@ class Function:
         key: the symbol, with the object before it where the symbol is local.
         instructions: in the order of their addresses.
         jumps: every bl and every branch, by the address of the instruction.
+        taken: keys of functions whose address it computes.
     """
 
     key: str
@@ -72,6 +74,7 @@ class Function:
     end: int
     instructions: tuple[Instruction, ...]
     jumps: Mapping[int, Jump]
+    taken: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class _Section:
     functions: dict[int, list[_Symbol]] = field(default_factory=dict)  # by address, with aliases
     data: list[tuple[int, bool]] = field(default_factory=list)  # where $d ($x) regions begin
     links: dict[int, tuple[str, int, int]] = field(default_factory=dict)
+    addresses: dict[int, tuple[int, int]] = field(default_factory=dict)
 
     def end(self, start: int, size: int) -> int:
         """Where a function ends; without a size, where the next one begins."""
@@ -152,7 +156,9 @@ def _sections(name: str, elf: Any) -> dict[int, _Section]:
 
 
 def _read_links(elf: Any, sections: dict[int, _Section]) -> None:
-    """Relocations of calls and branches: (symbol, section index or -1, address there)."""
+    """Relocations of calls and branches: (symbol, section index or -1, address there); and of
+    addresses: the last two.
+    """
     for relocations in elf.iter_sections():
         if not isinstance(relocations, RelocationSection):
             continue
@@ -163,13 +169,17 @@ def _read_links(elf: Any, sections: dict[int, _Section]) -> None:
         if not isinstance(table, SymbolTableSection):
             raise ELFError("relocations without symbols")
         for relocation in relocations.iter_relocations():
-            if relocation["r_info_type"] not in JUMPS:
+            kind, offset = relocation["r_info_type"], int(relocation["r_offset"])
+            if kind not in JUMPS | ADDRESSES:
                 continue
             symbol = table.get_symbol(relocation["r_info_sym"])
             index = symbol["st_shndx"]
             place = int(symbol["st_value"]) + int(relocation["r_addend"])
             home = index if isinstance(index, int) else -1
-            section.links[int(relocation["r_offset"])] = (symbol.name, home, place)
+            if kind in JUMPS:
+                section.links[offset] = (symbol.name, home, place)
+            else:
+                section.addresses[offset] = (home, place)
 
 
 def _function(
@@ -184,7 +194,18 @@ def _function(
         for instruction in instructions
         if instruction.mnemonic == "bl" or instruction.branches
     }
-    return Function(symbol.key, symbol.name, symbol.exported, start, end, instructions, jumps)
+    taken = _taken(sections, section, instructions)
+    return Function(
+        symbol.key, symbol.name, symbol.exported, start, end, instructions, jumps, taken
+    )
+
+
+def _taken(
+    sections: dict[int, _Section], section: _Section, instructions: tuple[Instruction, ...]
+) -> frozenset[str]:
+    places = [section.addresses.get(instruction.address) for instruction in instructions]
+    homes = [(sections[place[0]], place[1]) for place in places if place and place[0] in sections]
+    return frozenset(home.functions[at][0].key for home, at in homes if at in home.functions)
 
 
 def _disassemble(key: str, section: _Section, start: int, end: int) -> tuple[Instruction, ...]:

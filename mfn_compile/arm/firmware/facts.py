@@ -34,6 +34,8 @@ class FirmwareFacts(Frozen):
     width: int = Field(gt=0)
     embedding_dim: int = Field(gt=0)
     workspace_bytes: int = Field(gt=0)
+    parallel_workspace_bytes: int = Field(gt=0, description="of mfn_embed_parallel")
+    parallel_tasks: int = Field(gt=0, description="of one parallel_for, at most")
     color: Literal["RGB", "BGR"] = Field(description="channel order of the network's own input")
     mean: tuple[float, float, float] = Field(description="in the order of `color`")
     std: tuple[float, float, float]

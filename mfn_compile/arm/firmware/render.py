@@ -16,6 +16,7 @@ TEMPLATES = {
     "lib/cmake/mfn/mfnConfigVersion.cmake": "mfnConfigVersion.cmake.j2",
     "verify.c": "verify.c",
     "example.c": "example.c",
+    "parallel.c": "parallel.c",
     "README.md": "README.md.j2",
 }
 NEEDS = {

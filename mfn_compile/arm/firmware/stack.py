@@ -3,13 +3,17 @@
 The stack pointer's depth is followed through every path of every function, and added up along the
 calls. Frames of a fixed size, frame pointers and over-aligned frames are understood; anything else
 that changes the stack pointer is an error, as is recursion or a jump whose target is not known.
+
+The one call through a pointer is that of the parallel_for which mfn_embed_parallel is given. What
+that function itself takes is its writer's to know; it runs the functions whose addresses it gets,
+and these count as if they were called in its place.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import Field
 
@@ -28,6 +32,7 @@ COMPARISONS = ("cmp", "cmn", "tst", "ccmp", "ccmn")
 ENDS = ("ret", "retaa", "retab", "brk", "udf", "hlt")
 INDIRECT = ("br", "blr", "braa", "blraa", "brab", "blrab", "braaz", "blraaz", "eret")
 CLOBBERED = (*range(19), 30)  # by a call; the others are the callee's to keep
+GIVEN = "mfn_embed_parallel"  # exported functions of this prefix call one that they were given
 
 Place = tuple[str, int]  # ("sp", depth it points at) or ("number", value)
 
@@ -37,6 +42,11 @@ class StackRow(Frozen):
 
     function: str
     bytes: int = Field(description="its own frame and those of everything that it calls")
+    task: int = Field(
+        default=0,
+        description="of these, the deepest task that it hands to a function it is given, which "
+        "itself is not counted; every thread that runs tasks needs so much",
+    )
     chain: tuple[str, ...] = Field(description="the deepest path of calls, itself first")
     external: tuple[str, ...] = Field(description="functions of the C library; not in `bytes`")
 
@@ -48,6 +58,26 @@ class _Frame:
     deepest: int
     calls: tuple[tuple[int, str], ...]
     external: tuple[str, ...]
+    tasks: tuple[tuple[int, str], ...]  # what it hands to a function that it was given
+
+
+@dataclass(frozen=True)
+class _Total:
+    """A function with everything below it."""
+
+    bytes: int
+    chain: tuple[str, ...]
+    external: frozenset[str]
+    task: int
+
+
+@dataclass
+class _Found:
+    """Calls that were met on the way through a function, each with the depth there."""
+
+    calls: set[tuple[int, str]] = field(default_factory=set)
+    external: set[str] = field(default_factory=set)
+    given: set[int] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -71,15 +101,16 @@ def stack_rows(
     """
     functions = read_functions(objects)
     frames = {key: _frame(function, allowed) for key, function in functions.items()}
-    totals: dict[str, tuple[int, tuple[str, ...], frozenset[str]]] = {}
+    totals: dict[str, _Total] = {}
     for key in frames:
         _total(key, frames, totals, ())
     return tuple(
         StackRow(
             function=functions[key].symbol,
-            bytes=totals[key][0],
-            chain=tuple(functions[link].symbol for link in totals[key][1]),
-            external=tuple(sorted(totals[key][2])),
+            bytes=totals[key].bytes,
+            task=totals[key].task,
+            chain=tuple(functions[link].symbol for link in totals[key].chain),
+            external=tuple(sorted(totals[key].external)),
         )
         for key in sorted(frames)
         if functions[key].exported
@@ -89,9 +120,9 @@ def stack_rows(
 def _total(
     key: str,
     frames: Mapping[str, _Frame],
-    totals: dict[str, tuple[int, tuple[str, ...], frozenset[str]]],
+    totals: dict[str, _Total],
     path: tuple[str, ...],
-) -> tuple[int, tuple[str, ...], frozenset[str]]:
+) -> _Total:
     if key in path:
         circle = " -> ".join([*path[path.index(key) :], key])
         raise InternalCheckError(
@@ -102,14 +133,15 @@ def _total(
         )
     if key not in totals:
         frame = frames[key]
-        most, external = frame.deepest, frozenset(frame.external)
+        most, external, task = frame.deepest, frozenset(frame.external), 0
         chain: tuple[str, ...] = (key,)
-        for depth, callee in frame.calls:
-            below, links, others = _total(callee, frames, totals, (*path, key))
-            external |= others
-            if depth + below > most:
-                most, chain = depth + below, (key, *links)
-        totals[key] = (most, chain, external)
+        for depth, callee in (*frame.calls, *frame.tasks):
+            below = _total(callee, frames, totals, (*path, key))
+            external |= below.external
+            task = max(task, below.bytes if (depth, callee) in frame.tasks else below.task)
+            if depth + below.bytes > most:
+                most, chain = depth + below.bytes, (key, *below.chain)
+        totals[key] = _Total(most, chain, external, task)
     return totals[key]
 
 
@@ -120,8 +152,7 @@ def _frame(function: Function, allowed: frozenset[str]) -> _Frame:
         raise unclear(function.key, "it begins with data")
     states = {function.start: _State(0, {})}
     work, deepest = [function.start], 0
-    calls: set[tuple[int, str]] = set()
-    external: set[str] = set()
+    found = _Found()
     while work:
         address = work.pop()
         instruction, state = code[address], states[address]
@@ -129,24 +160,28 @@ def _frame(function: Function, allowed: frozenset[str]) -> _Frame:
         deepest = max(deepest, after.depth)
         if instruction.mnemonic.startswith("ret") and after.depth:
             raise _unknown(function, instruction, f"{after.depth} bytes are left on the stack")
-        for target in _successors(function, instruction, after, calls, external):
+        for target in _successors(function, instruction, after, found):
             if target in code and _merge(function, instruction, states, target, after):
                 work.append(target)
-    outside = external - allowed
+    outside = found.external - allowed
     if outside:
         raise unclear(function.key, f"it calls {', '.join(sorted(outside))}, which is not there")
-    return _Frame(deepest, tuple(sorted(calls)), tuple(sorted(external)))
+    tasks = [(depth, key) for depth in sorted(found.given) for key in sorted(function.taken)]
+    calls, external = sorted(found.calls), sorted(found.external)
+    return _Frame(deepest, tuple(calls), tuple(external), tuple(tasks))
 
 
 def _successors(
     function: Function,
     instruction: Instruction,
     state: _State,
-    calls: set[tuple[int, str]],
-    external: set[str],
+    found: _Found,
 ) -> list[int]:
     """Where execution goes on inside of the function; calls that are made are noted."""
     following = instruction.address + WORD
+    if instruction.mnemonic == "blr" and function.exported and function.symbol.startswith(GIVEN):
+        found.given.add(state.depth)
+        return [following]
     if instruction.mnemonic in INDIRECT:
         raise _unknown(function, instruction, "its target is not known")
     if instruction.mnemonic in ENDS:
@@ -158,9 +193,9 @@ def _successors(
     if jump.address is not None:
         return [*places, jump.address]
     if jump.function is not None:
-        calls.add((state.depth, jump.function))
+        found.calls.add((state.depth, jump.function))
     elif jump.outside is not None:
-        external.add(jump.outside)
+        found.external.add(jump.outside)
     return places
 
 
@@ -192,7 +227,7 @@ def _merge(
 def _step(function: Function, instruction: Instruction, state: _State) -> _State:
     """The state behind one instruction."""
     operands, mnemonic = instruction.operands, instruction.mnemonic
-    if mnemonic in ("bl", "svc"):
+    if mnemonic in ("bl", "blr", "svc"):
         kept = {r: p for r, p in state.registers.items() if r not in CLOBBERED}
         return _State(state.depth, kept)
     if state.registers or "sp" in operands or mnemonic == "mov":

@@ -140,6 +140,8 @@ def facts(**changes: object) -> FirmwareFacts:
         "width": WIDTH,
         "embedding_dim": DIM,
         "workspace_bytes": WORKSPACE,
+        "parallel_workspace_bytes": WORKSPACE + 64,
+        "parallel_tasks": DIM,
         "color": "BGR",
         "mean": (128.0, 128.0, 128.0),
         "std": (1.0, 1.0, 1.0),

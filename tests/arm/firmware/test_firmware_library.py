@@ -14,7 +14,9 @@ from mfn_compile.arm.codegen import compile_network, object_code
 from mfn_compile.arm.firmware.census import Kind, check_integer
 from mfn_compile.arm.firmware.code import read_functions
 from mfn_compile.arm.firmware.elf import read_object, section_sizes
+from mfn_compile.arm.firmware.facts import Variant
 from mfn_compile.arm.firmware.linker import native_aarch64
+from mfn_compile.arm.firmware.parts import read_parts
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.errors import ExitCode, InternalCheckError
 from mfn_compile.target import Code, load_target
@@ -24,7 +26,7 @@ from tests.arm.firmware.networks import Made
 from tests.arm.graphs import Draft
 
 GC = "-Wl,--gc-sections"
-VARIANTS = ("neon", "dotprod")
+VARIANTS: tuple[Variant, ...] = ("neon", "dotprod")
 SYSROOT = "/usr/aarch64-linux-gnu"  # where Debian's cross compiler has its C library
 SERVICE_CALL = re.compile(r"\tsvc\t")
 # A program without a C library, so that every system call in it is the library's.
@@ -112,13 +114,19 @@ def test_one_variant_with_gc_sections_is_all_that_a_program_gets(
     lost = section_sizes("mfn.o", _member(made))
     text, rodata = (a - b for a, b in zip(_sizes(whole), _sizes(kept), strict=True))
     spare = 256  # bytes that the linker fills up between sections
-    assert abs(text - lost[f".text.mfn_{other}"] - lost[".text"]) < spare
+    parallel = (f".text.mfn_{v}.parallel" for v in VARIANTS)
+    unused = (f".text.mfn_{other}", ".text", ".text.mfn_embed_parallel", *parallel)
+    assert abs(text - sum(lost[name] for name in unused)) < spare
     assert abs(rodata - lost[f".rodata.mfn_{other}"] - lost[".rodata.str1.1"]) < spare
 
 
-def test_a_program_that_lets_the_cpu_choose_keeps_all(made: Made, tmp_path: Path) -> None:
+def test_a_program_that_lets_the_cpu_choose_keeps_all_but_what_threads_need(
+    made: Made, tmp_path: Path
+) -> None:
     whole, kept = _link(made, tmp_path / "whole"), _link(made, tmp_path / "kept", GC)
-    assert _names(kept) == _names(whole)
+    lost = _names(whole) - _names(kept)
+    assert {"mfn_embed_parallel", "mfn_embed_parallel_neon", "mfn_embed_parallel_dotprod"} <= lost
+    assert all("_parallel" in name or "_task_" in name for name in lost)
     assert SERVICE_CALL.search(_disassembly(kept))
 
 
@@ -141,7 +149,10 @@ def test_the_platforms_own_register_is_left_alone(made: Made) -> None:
 
 def test_sizes_in_the_readme_add_up_to_the_object(made: Made) -> None:
     rows = re.findall(r"^\| ([a-z, ]+) \| ([\d,]+) \| ([\d,]+) \|$", made.readme, re.MULTILINE)
-    assert [row[0] for row in rows] == ["neon", "dotprod", "dispatcher, shared constants"]
+    assert [row[0] for row in rows] == [
+        "neon", "neon, for threads", "dotprod", "dotprod, for threads",
+        "dispatcher, shared constants",
+    ]  # fmt: skip
     whole = read_object("mfn.o", _member(made))
     text, rodata = (sum(int(row[i].replace(",", "")) for row in rows) for i in (1, 2))
     assert (text, rodata) == (whole.text, whole.rodata)
@@ -159,8 +170,17 @@ def test_the_readmes_shell_commands_work(made: Made, tmp_path: Path) -> None:
     environment = {**os.environ, "LD_LIBRARY_PATH": "lib", "QEMU_LD_PREFIX": SYSROOT}
     for block in blocks:
         stub.succeed("sh", "-c", f"set -e\n{block}", cwd=bundle, env=environment)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     assert not SERVICE_CALL.search(_disassembly(bundle / "firmware.elf"))
+
+
+def test_the_table_of_tasks_is_of_the_librarys_kernels(made: Made) -> None:
+    names = {function.symbol for function in read_functions({"mfn.o": _member(made)}).values()}
+    for variant in VARIANTS:
+        parts = read_parts(made.bundle, variant)
+        assert parts is not None
+        calls = [call for phase in parts.phases for call in phase.calls]
+        assert {f"mfn_{variant}_{call.kernel}" for call in calls} <= names
 
 
 # --- the census ---------------------------------------------------------------------------------

@@ -51,7 +51,9 @@ def test_the_header_is_plain_c_and_cpp(
         "#ifdef MFN_HAS_QUANTIZED_INPUT\n"
         "  if (b) return mfn_embed_quantized(b, e, w);\n"
         "#endif\n"
+        "  if (!w) return mfn_embed_parallel(a, e, w, (mfn_parallel_for *)0, w);\n"
         "  return mfn_embed(a, e, w) + (b != 0) + MFN_INPUT_HEIGHT +\n"
+        "    MFN_PARALLEL_WORKSPACE_BYTES + MFN_PARALLEL_TASKS +\n"
         "    MFN_INPUT_WIDTH + MFN_EMBEDDING_DIM + MFN_WORKSPACE_BYTES + MFN_WORKSPACE_ALIGNMENT;\n"
         "}\n"
     )
@@ -68,7 +70,7 @@ def test_the_header_is_plain_c_and_cpp(
 @pytest.mark.parametrize("variants", VARIANTS)
 @pytest.mark.parametrize("options", [(), ("-DMFN_NO_THREADS",), ("-DMFN_VARIANT=0",)])
 @pytest.mark.parametrize("quantized", [True, False])
-@pytest.mark.parametrize("program", ["verify.c", "example.c"])
+@pytest.mark.parametrize("program", ["verify.c", "example.c", "parallel.c"])
 def test_the_programs_have_no_warning(
     tmp_path: Path,
     variants: tuple[str, ...],
@@ -79,7 +81,8 @@ def test_the_programs_have_no_warning(
     include = _header(tmp_path, variants=variants, quantized_input=quantized)
     options = tuple(option.replace("=0", f"={variants[0]}") for option in options)
     more = ("-Wshadow", "-Wstrict-prototypes", "-Wmissing-prototypes", "-Wvla", "-O2")
-    command = (stub.tool("gcc"), "-std=c99", *STRICT, *more, f"-I{include}", *options)
+    standard = "c11" if program == "parallel.c" else "c99"  # it has atomics
+    command = (stub.tool("gcc"), f"-std={standard}", *STRICT, *more, f"-I{include}", *options)
     stub.succeed(*command, tmp_path / program)
 
 
@@ -96,7 +99,7 @@ def test_names_of_the_users_cannot_break_the_syntax(tmp_path: Path) -> None:
 def test_header_and_readme_fit_the_page(variants: tuple[str, ...], quantized: bool) -> None:
     facts = stub.facts(demo=True, normalized=True, variants=variants, quantized_input=quantized)
     files = render(facts)
-    for name in ("include/mfn.h", "verify.c", "example.c", "README.md"):
+    for name in ("include/mfn.h", "verify.c", "example.c", "parallel.c", "README.md"):
         lines = files[name].decode().splitlines()
         assert max(map(len, lines)) <= 100, name
         assert not any(line != line.rstrip() for line in lines), name
@@ -106,12 +109,14 @@ def test_header_and_readme_fit_the_page(variants: tuple[str, ...], quantized: bo
 def test_the_readme_says_what_is_known() -> None:
     stack = (
         StackRow(function="mfn_embed", bytes=4321, chain=("mfn_embed",), external=("memcpy",)),
+        StackRow(function="mfn_embed_parallel", bytes=9, task=7654, chain=("x",), external=()),
         StackRow(function="mfn_kernel_3", bytes=77, chain=("mfn_kernel_3",), external=()),
     )
     changes = {"mean": (1.5, 2.0, 3.0), "normalized": True, "workspace_bytes": 1234567}
     text = render(stub.facts(stack=stack, **changes))["README.md"].decode()
     assert "| `mfn_embed` | 4,321 |" in text
     assert "mfn_kernel_3" not in text
+    assert "runs tasks needs 7,654." in text
     assert "what `memcpy` of your C" in text
     assert (
         "(pixel - (1.5, 2, 3)) / 1 is inside of the\n  library (channels in the order BGR)." in text

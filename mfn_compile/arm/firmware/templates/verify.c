@@ -5,9 +5,10 @@
  *     ./verify [GOLDEN_FOLDER] [--threads N]
  *
  * Every vector of GOLDEN_FOLDER (default: golden) goes through mfn_embed, and mfn_embed_quantized
- * where there is one, on the dispatcher and on every variant that this CPU can run. Each call
- * starts with a workspace full of another byte and ends with a look at the bytes behind the
- * workspace and behind the embedding. With --threads N, N threads with workspaces of their own
+ * where there is one, on the dispatcher and on every variant that this CPU can run; the first and
+ * the last one go through mfn_embed_parallel as well, its tasks one after another, the last first.
+ * Each call starts with a workspace full of another byte and ends with a look at the bytes behind
+ * the workspace and behind the embedding. With --threads N, N threads with workspaces of their own
  * then call it at once.
  *
  * Exit code: 0 every float of every embedding has the oracle's bits and every wrong argument is
@@ -39,24 +40,28 @@ enum { MAX_VECTORS = 1000, MAX_NAME = 64, MAX_PATH = 4096, MAX_THREADS = 256, GU
 #define PIXELS ((size_t)MFN_INPUT_HEIGHT * MFN_INPUT_WIDTH * 3)
 #define GUARD_BYTE 0xC3
 
-/* Functions of one variant: of pixels, and of int8 values where the network takes them. */
+/* Functions of one variant: of pixels, the same in tasks, and of int8 values where the network
+ * takes them. */
+enum way { RGB, PARALLEL, QUANTIZED, WAYS };
+static const char *const way_names[] = {"mfn_embed", "mfn_embed_parallel", "mfn_embed_quantized"};
 #ifdef MFN_HAS_QUANTIZED_INPUT
-enum { INPUTS = 2 };
-#define QUANTIZED(function) function
+#define INT8(function) function
 #else
-enum { INPUTS = 1 };
-#define QUANTIZED(function) NULL
+#define INT8(function) NULL
 #endif
 
 typedef int (*embed_rgb)(const uint8_t *rgb, float *embedding, void *workspace);
 typedef int (*embed_int8)(const int8_t *input, float *embedding, void *workspace);
+typedef int (*embed_parallel)(const uint8_t *rgb, float *embedding, void *workspace,
+                              mfn_parallel_for *parallel_for, void *context);
 
 /* One way into the library. */
 struct entry {
     const char *name;
     embed_rgb rgb;
+    embed_parallel parallel;
     embed_int8 quantized; /* NULL where the network takes no int8 values */
-    int runs; /* whether this CPU can run it */
+    int runs;             /* whether this CPU can run it */
 };
 
 /* One golden vector. */
@@ -70,7 +75,7 @@ struct vector {
 /* Memory of one thread: what a call writes to, each with guard bytes behind it. */
 struct scratch {
     unsigned char *allocation;
-    unsigned char *workspace; /* aligned; MFN_WORKSPACE_BYTES, then GUARD bytes */
+    unsigned char *workspace; /* aligned; what the function needs, then GUARD bytes */
     float *embedding;         /* MFN_EMBEDDING_DIM floats, then GUARD bytes */
 };
 
@@ -83,17 +88,18 @@ static int vector_count;
 
 #ifdef MFN_VARIANT
 static struct entry entries[] = {
-    {TEXT(MFN_VARIANT), mfn_embed, QUANTIZED(mfn_embed_quantized), 1},
+    {TEXT(MFN_VARIANT), mfn_embed, mfn_embed_parallel, INT8(mfn_embed_quantized), 1},
 };
 #else
 static struct entry entries[] = {
 #ifdef MFN_HAS_NEON
-    {"neon", mfn_embed_neon, QUANTIZED(mfn_embed_quantized_neon), 0},
+    {"neon", mfn_embed_neon, mfn_embed_parallel_neon, INT8(mfn_embed_quantized_neon), 0},
 #endif
 #ifdef MFN_HAS_DOTPROD
-    {"dotprod", mfn_embed_dotprod, QUANTIZED(mfn_embed_quantized_dotprod), 0},
+    {"dotprod", mfn_embed_dotprod, mfn_embed_parallel_dotprod, INT8(mfn_embed_quantized_dotprod),
+     0},
 #endif
-    {"dispatcher", mfn_embed, QUANTIZED(mfn_embed_quantized), 0},
+    {"dispatcher", mfn_embed, mfn_embed_parallel, INT8(mfn_embed_quantized), 0},
 };
 #endif
 enum { ENTRIES = sizeof entries / sizeof entries[0] };
@@ -166,7 +172,8 @@ static int read_vector(const char *folder, int index, struct vector *vector) {
         return complain(folder, "not enough memory");
     }
     if (!read_numbered(folder, index, "rgb", vector->rgb, PIXELS) ||
-        (INPUTS == 2 && !read_numbered(folder, index, "i8", vector->quantized, PIXELS)) ||
+        (entries[0].quantized != NULL &&
+         !read_numbered(folder, index, "i8", vector->quantized, PIXELS)) ||
         !read_numbered(folder, index, "f32", raw, sizeof raw)) {
         return 0;
     }
@@ -228,14 +235,35 @@ static void free_golden(void) {
 
 /* ---- one call ------------------------------------------------------------------------------- */
 
+static size_t workspace_bytes(enum way way) {
+    return way == PARALLEL ? MFN_PARALLEL_WORKSPACE_BYTES : MFN_WORKSPACE_BYTES;
+}
+
+/* Whether a vector goes through a function: a few are enough to see that tasks fit together. */
+static int is_wanted(const struct entry *entry, int index, enum way way) {
+    if (way == PARALLEL) {
+        return index == 0 || index == vector_count - 1;
+    }
+    return way == RGB || entry->quantized != NULL;
+}
+
+/* All tasks, the last one first. */
+static void backwards(void *context, mfn_task *task, void *argument, int32_t count) {
+    (void)context;
+    while (count > 0) {
+        task(argument, --count);
+    }
+}
+
 static void free_scratch(struct scratch *scratch) {
     free(scratch->allocation);
     free(scratch->embedding);
 }
 
 static int make_scratch(struct scratch *scratch) {
-    size_t size = (size_t)MFN_WORKSPACE_BYTES + MFN_WORKSPACE_ALIGNMENT + GUARD;
-    scratch->allocation = malloc(size);
+    size_t one = workspace_bytes(RGB), other = workspace_bytes(PARALLEL);
+    size_t most = one > other ? one : other;
+    scratch->allocation = malloc(most + MFN_WORKSPACE_ALIGNMENT + GUARD);
     scratch->embedding = malloc(sizeof(float) * MFN_EMBEDDING_DIM + GUARD);
     if (scratch->allocation == NULL || scratch->embedding == NULL) {
         free_scratch(scratch);
@@ -256,9 +284,9 @@ static int guard_is_whole(const void *guard) {
 }
 
 /* Fill what a call may write with `fill`, and what it must not write with the guard. */
-static void prepare(struct scratch *scratch, int fill) {
-    memset(scratch->workspace, fill, MFN_WORKSPACE_BYTES);
-    memset(scratch->workspace + MFN_WORKSPACE_BYTES, GUARD_BYTE, GUARD);
+static void prepare(struct scratch *scratch, enum way way, int fill) {
+    memset(scratch->workspace, fill, workspace_bytes(way));
+    memset(scratch->workspace + workspace_bytes(way), GUARD_BYTE, GUARD);
     memset(scratch->embedding, 0xFF, sizeof(float) * MFN_EMBEDDING_DIM);
     memset(scratch->embedding + MFN_EMBEDDING_DIM, GUARD_BYTE, GUARD);
 }
@@ -285,20 +313,28 @@ static int compare(const struct vector *vector, const float *embedding, char *te
     return first < 0;
 }
 
+static int call(const struct entry *entry, enum way way, const struct vector *vector,
+                struct scratch *scratch) {
+    float *embedding = scratch->embedding;
+    if (way == PARALLEL) {
+        return entry->parallel(vector->rgb, embedding, scratch->workspace, backwards, NULL);
+    }
+    return way == RGB ? entry->rgb(vector->rgb, embedding, scratch->workspace)
+                      : entry->quantized(vector->quantized, embedding, scratch->workspace);
+}
+
 /* Run one vector through one function of one entry; 1 when it is right, `text` says why not. */
-static int run(const struct entry *entry, int quantized, int index, struct scratch *scratch,
+static int run(const struct entry *entry, enum way way, int index, struct scratch *scratch,
                char *text, size_t size) {
     static const unsigned char fills[] = {0x00, 0xFF, 0xA5, 0x7F};
     const struct vector *vector = &vectors[index];
-    prepare(scratch, fills[(index * 2 + quantized) % 4]);
-    int status = quantized
-                     ? entry->quantized(vector->quantized, scratch->embedding, scratch->workspace)
-                     : entry->rgb(vector->rgb, scratch->embedding, scratch->workspace);
+    prepare(scratch, way, fills[(index * WAYS + way) % 4]);
+    int status = call(entry, way, vector, scratch);
     if (status != MFN_OK) {
         snprintf(text, size, "returned %d", status);
         return 0;
     }
-    if (!guard_is_whole(scratch->workspace + MFN_WORKSPACE_BYTES)) {
+    if (!guard_is_whole(scratch->workspace + workspace_bytes(way))) {
         snprintf(text, size, "wrote behind the workspace");
         return 0;
     }
@@ -313,12 +349,14 @@ static int run_all(struct scratch *scratch) {
     int failures = 0;
     for (int e = 0; e < ENTRIES; e++) {
         for (int v = 0; entries[e].runs && v < vector_count; v++) {
-            for (int quantized = 0; quantized < INPUTS; quantized++) {
+            for (enum way way = RGB; way < WAYS; way++) {
                 char text[160];
-                int good = run(&entries[e], quantized, v, scratch, text, sizeof text);
+                if (!is_wanted(&entries[e], v, way)) {
+                    continue;
+                }
+                int good = run(&entries[e], way, v, scratch, text, sizeof text);
                 printf("%s %s %03d %s %s%s%s\n", good ? "PASS" : "FAIL", entries[e].name, v,
-                       vectors[v].name, quantized ? "mfn_embed_quantized" : "mfn_embed",
-                       good ? "" : ": ", good ? "" : text);
+                       vectors[v].name, way_names[way], good ? "" : ": ", good ? "" : text);
                 failures += !good;
             }
         }
@@ -333,7 +371,7 @@ static int check_refusals(const struct entry *entry, struct scratch *scratch) {
     float *out = scratch->embedding;
     unsigned char *space = scratch->workspace;
     int failures = 0, written = 0;
-    prepare(scratch, 0);
+    prepare(scratch, RGB, 0);
     const struct {
         const char *what;
         int found, expected;
@@ -342,6 +380,15 @@ static int check_refusals(const struct entry *entry, struct scratch *scratch) {
         {"embedding NULL", entry->rgb(rgb, NULL, space), MFN_ERROR_NULL},
         {"workspace NULL", entry->rgb(rgb, out, NULL), MFN_ERROR_NULL},
         {"workspace 1 byte off", entry->rgb(rgb, out, space + 1), MFN_ERROR_ALIGNMENT},
+        {"parallel rgb NULL", entry->parallel(NULL, out, space, backwards, NULL),
+         MFN_ERROR_NULL},
+        {"parallel embedding NULL", entry->parallel(rgb, NULL, space, backwards, NULL),
+         MFN_ERROR_NULL},
+        {"parallel workspace NULL", entry->parallel(rgb, out, NULL, backwards, NULL),
+         MFN_ERROR_NULL},
+        {"parallel_for NULL", entry->parallel(rgb, out, space, NULL, NULL), MFN_ERROR_NULL},
+        {"parallel workspace 1 byte off", entry->parallel(rgb, out, space + 1, backwards, NULL),
+         MFN_ERROR_ALIGNMENT},
 #ifdef MFN_HAS_QUANTIZED_INPUT
         {"input NULL", entry->quantized(NULL, out, space), MFN_ERROR_NULL},
         {"quantized embedding NULL", entry->quantized(vectors[0].quantized, NULL, space),
@@ -389,21 +436,24 @@ static void *work(void *argument) {
         snprintf(worker->text, sizeof worker->text, "not enough memory");
         return NULL;
     }
-    /* Every entry with every kind of input; each thread starts elsewhere, on another vector. */
-    for (int i = 0; i < INPUTS * ENTRIES; i++) {
-        int step = i / INPUTS + worker->number, quantized = i % INPUTS;
+    /* Every entry with every kind of input, one of them in tasks; each thread starts elsewhere, on
+     * another vector. */
+    for (int i = 0; i < WAYS * ENTRIES; i++) {
+        int step = i / WAYS + worker->number;
+        enum way way = i % WAYS;
         const struct entry *entry = &entries[step % ENTRIES];
         int v = step % vector_count;
         char why[160];
         while (!entry->runs) { /* one does, or this would not have been started */
             entry = &entries[(entry - entries + 1) % ENTRIES];
         }
-        if (run(entry, quantized, v, &scratch, why, sizeof why)) {
+        if ((way == QUANTIZED && entry->quantized == NULL) || (way == PARALLEL && i >= WAYS) ||
+            run(entry, way, v, &scratch, why, sizeof why)) {
             continue;
         }
         if (worker->failures++ == 0) {
             snprintf(worker->text, sizeof worker->text, "%s %03d %s: %s", entry->name, v,
-                     quantized ? "mfn_embed_quantized" : "mfn_embed", why);
+                     way_names[way], why);
         }
     }
     free_scratch(&scratch);

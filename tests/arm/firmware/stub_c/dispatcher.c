@@ -6,7 +6,9 @@
 
 #define DECLARE(name)                                                                           \
     int JOIN(mfn_embed_, name)(const uint8_t *rgb, float *embedding, void *workspace);          \
-    int JOIN(mfn_embed_quantized_, name)(const int8_t *input, float *embedding, void *workspace);
+    int JOIN(mfn_embed_quantized_, name)(const int8_t *input, float *embedding, void *workspace); \
+    int JOIN(mfn_embed_parallel_, name)(const uint8_t *rgb, float *embedding, void *workspace,    \
+                                        for_function *parallel_for, void *context);
 #ifdef ONLY
 DECLARE(ONLY)
 #else
@@ -16,6 +18,8 @@ DECLARE(dotprod)
 
 int mfn_embed(const uint8_t *rgb, float *embedding, void *workspace);
 int mfn_embed_quantized(const int8_t *input, float *embedding, void *workspace);
+int mfn_embed_parallel(const uint8_t *rgb, float *embedding, void *workspace,
+                       for_function *parallel_for, void *context);
 int mfn_has_dotprod(void);
 
 #ifdef __aarch64__
@@ -68,5 +72,16 @@ int mfn_embed_quantized(const int8_t *input, float *embedding, void *workspace) 
 #else
     return mfn_has_dotprod() ? mfn_embed_quantized_dotprod(input, embedding, workspace)
                              : mfn_embed_quantized_neon(input, embedding, workspace);
+#endif
+}
+
+int mfn_embed_parallel(const uint8_t *rgb, float *embedding, void *workspace,
+                       for_function *parallel_for, void *context) {
+#ifdef ONLY
+    return JOIN(mfn_embed_parallel_, ONLY)(rgb, embedding, workspace, parallel_for, context);
+#else
+    return mfn_has_dotprod()
+               ? mfn_embed_parallel_dotprod(rgb, embedding, workspace, parallel_for, context)
+               : mfn_embed_parallel_neon(rgb, embedding, workspace, parallel_for, context);
 #endif
 }

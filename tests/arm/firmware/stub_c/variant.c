@@ -76,3 +76,41 @@ int JOIN(mfn_embed_, VARIANT)(const uint8_t *rgb, float *embedding, void *worksp
     embed(values, embedding);
     return 0;
 }
+
+struct given {
+    const uint8_t *rgb;
+    int8_t *values;
+    float *embedding;
+};
+
+/* Half of the values. */
+static void normalize(void *argument, int32_t index) {
+    const struct given *given = argument;
+    for (int i = index * MODULUS / 2; i < (index + 1) * MODULUS / 2; i++) {
+        given->values[i] = i < VALUES ? (int8_t)(given->rgb[i / 3 * 3 + 2 - i % 3] - 128) : 0;
+    }
+}
+
+/* One float. */
+static void multiply(void *argument, int32_t index) {
+    const struct given *given = argument;
+    given->embedding[index] = (float)dot(given->values, weights[index]) * 0.1f;
+}
+
+int JOIN(mfn_embed_parallel_, VARIANT)(const uint8_t *rgb, float *embedding, void *workspace,
+                                       for_function *parallel_for, void *context) {
+    struct given given = {rgb, workspace, embedding};
+    int status = refuse(rgb, embedding, workspace);
+    if (parallel_for == NULL) {
+        return 1;
+    }
+    if (status) {
+        return status;
+    }
+    parallel_for(context, normalize, &given, 2);
+    parallel_for(context, multiply, &given, DIM);
+#ifdef FAULT_PARALLEL
+    given.values[WORKSPACE + 64] = 1;
+#endif
+    return 0;
+}
