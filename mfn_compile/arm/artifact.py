@@ -73,11 +73,7 @@ def make_firmware(
     with progress.task("computing golden vectors", 1) as task:
         vectors = golden_vectors(graph, checkpoint.preprocessing, judged, ours)
         task.advance()
-    files = golden_files(vectors) | {
-        ARCHIVE: make_archive({MEMBER: library.content}),
-        PARTS: (library.threads.model_dump_json() + "\n").encode(),
-    }
-    for name, content in files.items():
+    for name, content in {**golden_files(vectors), **_library_files(library)}.items():
         _write(folder / name, content)
     linker = _link(folder, bare_metal=target.code.bare_metal)
     facts = _facts(graph, target, checkpoint, library, shared=bool(linker))
@@ -144,6 +140,11 @@ def _extremes() -> dict[str, NDArray[np.uint8]]:
         "ramp": np.broadcast_to(ramp[None, :, None], shape).copy(),
         "noise": np.random.default_rng(0).integers(0, 256, shape, np.uint8),
     }
+
+
+def _library_files(library: Library) -> dict[str, bytes]:
+    tasks = library.threads.model_dump_json() + "\n"
+    return {ARCHIVE: make_archive({MEMBER: library.content}), PARTS: tasks.encode()}
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -114,7 +114,6 @@ def _tasks(variant: str, threaded: Threaded) -> VariantParts:
                 CallParts(
                     kernel=share.call.kernel,
                     parts=tuple(end - begin for begin, end in share.spans),
-                    halo=share.own is not None,
                 )
                 for share in phase.shares
             ),

@@ -7,7 +7,6 @@ rows of the one before that the same task has made: a fork and join less, and ro
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from mfn_compile.arm.firmware.parts import slowest
 from mfn_compile.arm.graph import Conv, FloatConv
 from mfn_compile.arm.plan import ALIGNMENT, make_plan
 from mfn_compile.arm.program import Call, Place, Program, Step
@@ -225,14 +225,6 @@ def _cost(groups: Sequence[_Group], grain: Grain) -> float:
         return work
     parts = [work * (end - begin) / groups[0].rows for begin, end in ranges]
     return SYNC_WORK + sum(slowest(parts, threads) for threads in TEAMS) / len(TEAMS)
-
-
-def slowest(parts: Sequence[float], threads: int) -> float:
-    """When the last thread ends, where each takes the next part as soon as it is free."""
-    ends = [0.0] * threads
-    for part in parts:
-        heapq.heapreplace(ends, ends[0] + part)
-    return max(ends)
 
 
 def split(weights: Sequence[float], tasks: int) -> list[Span]:

@@ -68,6 +68,7 @@ def profile(
     core: Core,
     variant: Variant,
     *,
+    in_tasks: bool = False,
     cache: Path | None = None,
     seconds: float = RUN_SECONDS,
 ) -> Profile:
@@ -77,6 +78,7 @@ def profile(
         place: the bundle's folder, or the libmfn.a in one.
         core: from `board.find_core`.
         variant: which code of the library to run.
+        in_tasks: mfn_embed_parallel, its tasks one after another.
         cache: folder for what is computed once; by default the user's.
         seconds: after which the program is stopped.
 
@@ -89,7 +91,7 @@ def profile(
     model = model_of(core)
     costs = Costs(model, cache or board_folder())
     with tempfile.TemporaryDirectory(prefix="mfn-profile-") as folder:
-        program = build_inference(bundle, variant, Path(folder))
+        program = build_inference(bundle, variant, Path(folder), in_tasks=in_tasks)
         symbols = read_symbols(program)
         counts = run_counted([program, bundle.image.absolute()], core, seconds=seconds)
     return _profile(counts, symbols, costs, core, variant, model.identity)

@@ -60,8 +60,13 @@ def open_bundle(place: Path) -> Bundle:
     return bundle
 
 
-def build_inference(bundle: Bundle, variant: Variant, folder: Path) -> Path:
+def build_inference(
+    bundle: Bundle, variant: Variant, folder: Path, *, in_tasks: bool = False
+) -> Path:
     """Link a program that embeds one image twice, the second time between the markers.
+
+    Args:
+        in_tasks: with mfn_embed_parallel, its tasks one after another.
 
     Raises:
         BadInputError: the library has no such variant.
@@ -76,7 +81,8 @@ def build_inference(bundle: Bundle, variant: Variant, folder: Path) -> Path:
         )
     _check_image(bundle)
     _check_library(bundle.library)
-    options = (f"-DMFN_VARIANT={variant}", f"-I{bundle.header.parent}")
+    tasks = ("-DMFN_IN_TASKS",) if in_tasks else ()
+    options = (f"-DMFN_VARIANT={variant}", f"-I{bundle.header.parent}", *tasks)
     return link(SOURCE, (bundle.library,), folder / "inference", options)
 
 

@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from mfn_compile.arm import oracle
 from mfn_compile.arm.codegen import Machine, compile_network, object_code
+from mfn_compile.arm.firmware.parts import slowest
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.host import host_machine
 from mfn_compile.arm.network import ERROR_ALIGNMENT, ERROR_NULL
-from mfn_compile.arm.parallel import Grain, ParallelProgram, Phase, make_parallel, slowest, split
+from mfn_compile.arm.parallel import Grain, ParallelProgram, Phase, make_parallel, split
 from mfn_compile.arm.plan import make_plan
 from mfn_compile.arm.program import Place, make_program
 from tests.arm import emulated
@@ -31,8 +32,9 @@ WEIGHTS = st.lists(st.integers(1, 1000), min_size=1, max_size=60)
 TEAMS = (1, 2, 3, 4, 7)
 IMAGES = 2
 
-# Runs every image with tasks in order, backwards and shuffled, then on threads; prints each
-# embedding. The pool is the one of the bundle's parallel.c, whose main has another name here.
+# Runs every image with tasks in order, backwards, shuffled, and each from the memory that it would
+# find if no other one had run; then on threads. Prints each embedding. The pool is the one of the
+# bundle's parallel.c, whose main has another name here.
 DRIVER = """
 #define main example_main
 #include "parallel.c"
@@ -56,6 +58,25 @@ static void in_some_order(void *context, mfn_task *task, void *argument, int32_t
 }
 
 static int bad;
+static uint8_t before[MFN_PARALLEL_WORKSPACE_BYTES], after[MFN_PARALLEL_WORKSPACE_BYTES];
+
+/* Every task by itself: none may change a byte that another one changes. */
+static void apart(void *context, mfn_task *task, void *argument, int32_t count) {
+    uint8_t *workspace = context;
+    memcpy(before, workspace, sizeof before);
+    memcpy(after, workspace, sizeof after);
+    for (int32_t i = 0; i < count; i++) {
+        memcpy(workspace, before, sizeof before);
+        task(argument, i);
+        for (size_t k = 0; k < sizeof before; k++) {
+            if (workspace[k] != before[k]) {
+                bad += after[k] != before[k];
+                after[k] = workspace[k];
+            }
+        }
+    }
+    memcpy(workspace, after, sizeof after);
+}
 
 static void run(uint8_t *rgb, uint8_t *place, mfn_parallel_for *with, void *context) {
     float embedding[MFN_EMBEDDING_DIM];
@@ -75,6 +96,7 @@ int main(void) {
     for (int t = 0; t < TEAMS; t++) pool_start(&pools[t], teams[t] - 1);
     while (fread(rgb, 1, SIZE, stdin) == SIZE) {
         for (mode = 0; mode < 3; mode++) run(rgb, place, in_some_order, &seed);
+        run(rgb, place, apart, place + GUARD);
         for (int t = 0; t < TEAMS; t++) run(rgb, place, pool_run, &pools[t]);
     }
     float *out = (float *)place;
@@ -157,7 +179,7 @@ def check(graph: IntegerGraph, *command: str | Path) -> None:
     rgb = images(graph, IMAGES)
     done = subprocess.run(command, input=rgb.tobytes(), capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
-    found = np.frombuffer(done.stdout, np.uint32).reshape(IMAGES, 3 + len(TEAMS), -1)
+    found = np.frombuffer(done.stdout, np.uint32).reshape(IMAGES, 4 + len(TEAMS), -1)
     wanted = oracle.embed(graph, rgb).view(np.uint32)
     assert np.array_equal(found, np.broadcast_to(wanted[:, None], found.shape))
 
@@ -187,14 +209,16 @@ def test_valgrind_finds_nothing(tool: str, tmp_path: Path) -> None:
     check(graph, "valgrind", f"--tool={tool}", "--quiet", "--error-exitcode=3", program)
 
 
-def parallel(graph: IntegerGraph, isa: str = "neon", grain: Grain = FINE) -> ParallelProgram:
-    return make_parallel(make_program(graph, isa), grain)
+def parallel(
+    graph: IntegerGraph, machine: Machine = emulated.NEON, grain: Grain = FINE
+) -> ParallelProgram:
+    return make_parallel(make_program(graph, machine.schedules()), grain)
 
 
 def test_every_unit_of_every_call_is_done_once(tiny: Quantized) -> None:
     for graph in (tiny.graph, several_layers()):
-        for isa in ("neon", "dotprod", "avx2", "generic"):
-            made = parallel(graph, isa)
+        for machine in (emulated.NEON, emulated.DOTPROD, host_machine()):
+            made = parallel(graph, machine)
             assert any(phase.tasks > 1 for phase in made.phases)
             assert any(len(phase.layers) > 1 for phase in made.phases)
             shares = [share for phase in made.phases for share in phase.shares]

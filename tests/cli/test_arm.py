@@ -19,7 +19,8 @@ from tests.cli.test_commands import data_options, mfn
 from tests.conftest import FaceFolder
 
 FILES = {
-    "README.md", "example.c", "include/mfn.h", "lib/cmake/mfn/mfnConfig.cmake",
+    "README.md", "example.c", "parallel.c", "parallel.json", "include/mfn.h",
+    "lib/cmake/mfn/mfnConfig.cmake",
     "lib/cmake/mfn/mfnConfigVersion.cmake", "lib/libmfn.a", "lib/pkgconfig/mfn.pc",
     "manifest.json", "onnx/model_fp32.onnx", "onnx/model_int8_qdq.onnx", "recipe.json",
     "report.html", "report.json", "target.json", "verify.c", "golden/SHA256SUMS",

@@ -14,7 +14,9 @@ from mfn_compile.arm.codegen import compile_network, object_code
 from mfn_compile.arm.firmware.census import Kind, check_integer
 from mfn_compile.arm.firmware.code import read_functions
 from mfn_compile.arm.firmware.elf import read_object, section_sizes
+from mfn_compile.arm.firmware.facts import Variant
 from mfn_compile.arm.firmware.linker import native_aarch64
+from mfn_compile.arm.firmware.parts import read_parts
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.errors import ExitCode, InternalCheckError
 from mfn_compile.target import Code, load_target
@@ -24,7 +26,7 @@ from tests.arm.firmware.networks import Made
 from tests.arm.graphs import Draft
 
 GC = "-Wl,--gc-sections"
-VARIANTS = ("neon", "dotprod")
+VARIANTS: tuple[Variant, ...] = ("neon", "dotprod")
 SYSROOT = "/usr/aarch64-linux-gnu"  # where Debian's cross compiler has its C library
 SERVICE_CALL = re.compile(r"\tsvc\t")
 # A program without a C library, so that every system call in it is the library's.
@@ -170,6 +172,15 @@ def test_the_readmes_shell_commands_work(made: Made, tmp_path: Path) -> None:
         stub.succeed("sh", "-c", f"set -e\n{block}", cwd=bundle, env=environment)
     assert len(blocks) == 8
     assert not SERVICE_CALL.search(_disassembly(bundle / "firmware.elf"))
+
+
+def test_the_table_of_tasks_is_of_the_librarys_kernels(made: Made) -> None:
+    names = {function.symbol for function in read_functions({"mfn.o": _member(made)}).values()}
+    for variant in VARIANTS:
+        parts = read_parts(made.bundle, variant)
+        assert parts is not None
+        calls = [call for phase in parts.phases for call in phase.calls]
+        assert {f"mfn_{variant}_{call.kernel}" for call in calls} <= names
 
 
 # --- the census ---------------------------------------------------------------------------------

@@ -61,6 +61,36 @@ mfn_loop:
     b.ne mfn_loop
     ret
 """
+# Hands mfn_task, of another section, to a function that it was given.
+PARALLEL = """
+mfn_embed_parallel:
+    stp x29, x30, [sp, #-32]!
+    mov x8, x3
+    adrp x1, task
+    add x1, x1, :lo12:task
+    blr x8
+    bl mfn_leaf
+    ldp x29, x30, [sp], #32
+    ret
+    .size mfn_embed_parallel, .-mfn_embed_parallel
+    .section .text.task, "ax"
+    .type task, %function
+task:
+    stp x29, x30, [sp, #-64]!
+    bl mfn_leaf
+    ldp x29, x30, [sp], #64
+    ret
+    .size task, .-task
+"""
+CHOICE = """
+mfn_embed_parallel_any:
+    sub sp, sp, #16
+    str x30, [sp]
+    bl mfn_embed_parallel
+    ldr x30, [sp]
+    add sp, sp, #16
+    ret
+"""
 REFUSED = {
     "calls itself: mfn_f -> mfn_f": "mfn_f: bl mfn_f\n ret\n",
     "calls itself: mfn_f -> a.o:g -> mfn_f": (
@@ -142,6 +172,16 @@ def test_memcpy_is_named_and_not_counted(tmp_path: Path) -> None:
         _assemble(tmp_path, "mfn_f: str x30, [sp, #-16]!\n bl memcpy\n ldr x30, [sp], #16\n ret\n")
     )["mfn_f"]
     assert (row.bytes, row.external) == (16, ("memcpy",))
+
+
+def test_tasks_count_where_a_given_function_is_called(tmp_path: Path) -> None:
+    rows = _rows(_assemble(tmp_path, LEAF, CHOICE, PARALLEL))
+    row = rows["mfn_embed_parallel"]
+    assert (row.bytes, row.task) == (32 + 64 + 48, 64 + 48)
+    assert row.chain == ("mfn_embed_parallel", "task", "mfn_leaf")
+    above = rows["mfn_embed_parallel_any"]
+    assert (above.bytes, above.task) == (16 + row.bytes, row.task)
+    assert rows["mfn_leaf"].task == 0
 
 
 def test_gcc_counts_the_same(tmp_path: Path) -> None:
