@@ -7,7 +7,7 @@ Activations lie in memory as [height, width, channels padded to 16], the input i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import singledispatchmethod
 from typing import Any
 
@@ -39,6 +39,7 @@ from mfn_compile.arm.kernels.epilogue import (
 )
 from mfn_compile.arm.kernels.floating import FloatAddition, FloatConvolution, UnitLength
 from mfn_compile.arm.kernels.knobs import Knobs
+from mfn_compile.arm.kernels.settled import settled
 from mfn_compile.arm.kernels.simple import (
     LANES,
     Addition,
@@ -201,7 +202,7 @@ class _Builder:
     def _reusable(self, node: Any, name: str) -> str | None:
         """`name` where `node` is its last reader and it is as large as the result."""
         tensor, result = self._tensor(name), self._tensor(node.output)
-        last = self._graph.nodes[self._last_use[name]] is node
+        last = self._graph.nodes[self._last_use[name]].name == node.name
         same = (tensor.height, tensor.width, tensor.channels, tensor.dtype) == (
             result.height,
             result.width,
@@ -229,6 +230,7 @@ class _Builder:
 
     @_step.register
     def _(self, node: Conv) -> Step:
+        node = settled(node)
         return self._depthwise(node) if node.depthwise else self._dense(node)
 
     def _epilogue(self, node: Conv) -> tuple[Epilogue, list[Place | Constant]]:
@@ -240,7 +242,6 @@ class _Builder:
     def _depthwise(self, node: Conv) -> Step:
         shape, constants = self._epilogue(node)
         tensor = self._tensor(node.input)
-        isa, out = self._tile.isa, self._tensor(node.output)
         plain = depthwise.Depthwise(
             tensor.height,
             tensor.width,
@@ -248,12 +249,10 @@ class _Builder:
             node.stride,
             node.padding,
             shape,
-            groups=() if isa is None else depthwise.groups_of(node.weight),
+            groups=() if self._tile.isa is None else depthwise.groups_of(node.weight),
         )
         chosen = self._lookup.of(plain.key)
-        dots = isa == "dotprod" and chosen.knobs.quads
-        quads = depthwise.columns_of_quads(node.kernel, out.width) if dots else 0
-        kernel = replace(plain, quads=quads)
+        kernel = depthwise.scheduled(plain, chosen.knobs, dots=self._lookup.isa == "dotprod")
         self._schedules[kernel.name] = chosen
         _check_window(node)
         weights = self._constant(depthwise.pack(kernel, node.weight))
