@@ -171,7 +171,7 @@ class KernelCensus(Frozen):
     widening: int = Field(description="smull, smlal")
     pairwise: int = Field(description="sadalp")
     multiply: int = Field(description="mla, mul on integer vectors")
-    float_multiply_add: int = Field(description="fmla, fmadd; 0 in an int8 kernel")
+    float_multiply_add: int = Field(description="fmla, fmadd; in an int8 kernel: its scaling")
     float_multiply: int = Field(description="fmul: the requantization")
     instructions: int
 

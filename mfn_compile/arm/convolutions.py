@@ -13,7 +13,8 @@ from mfn_compile.arm.calls import Array, Call, Constant, Place, padded, stored_c
 from mfn_compile.arm.graph import Conv, IntegerGraph
 from mfn_compile.arm.kernels import depthwise, gemm
 from mfn_compile.arm.kernels.epilogue import Epilogue, constants_of, shape_of
-from mfn_compile.arm.kernels.simple import Patches, Strip
+from mfn_compile.arm.kernels.settled import settled
+from mfn_compile.arm.kernels.simple import Kept, Patches
 from mfn_compile.arm.layouts import Part, parts_of, pixel_bytes
 from mfn_compile.arm.schedules import Schedule, Schedules
 from mfn_compile.arm.strips import Sweeps, pieces, schedule
@@ -87,7 +88,7 @@ class Windowed:
         count = sum(map(len, strips))
         kept = (source.round // kernel.width, target.round // sweep.width)
         if count > 1 or kept != (kernel.height, sweep.rows):
-            kernel = replace(kernel, strip=Strip(*kept, count))
+            kernel = replace(kernel, strip=Kept(*kept, count))
         name = pool.kernel(kernel.name, _row_builder(kernel))
         if self.chosen is not None:
             pool.schedules[name] = self.chosen
@@ -212,6 +213,7 @@ class Convolutions:
         return Rows(name, tensor.height * tensor.width, pixel_bytes(self._graph, name))
 
     def _stages(self, node: Conv) -> list[Stage]:
+        node = settled(node)
         *patches, last = parts_of(self._graph, node, self._tile.rows)
         if node.depthwise:
             return [self._depthwise(node, last)]
@@ -229,7 +231,7 @@ class Convolutions:
         _check_window(node)
         shape, constants = self._epilogue(node)
         tensor = self._graph.tensors[node.input]
-        isa, out = self._tile.isa, self._graph.tensors[node.output]
+        isa = self._tile.isa
         plain = depthwise.Depthwise(
             tensor.height,
             tensor.width,
@@ -240,9 +242,9 @@ class Convolutions:
             groups=() if isa is None else depthwise.groups_of(node.weight),
         )
         chosen = self._lookup.of(plain.key)
-        dots = isa == "dotprod" and chosen.knobs.quads
-        quads = depthwise.columns_of_quads(node.kernel, out.width) if dots else 0
-        kernel = replace(plain, quads=quads)
+        kernel = depthwise.scheduled(plain, chosen.knobs, dots=isa == "dotprod")
+        if kernel.strips:
+            part = part.in_strips(int(np.prod(kernel.ring)), 2 if kernel.paired else 1)
         weights = self._pool.constant(depthwise.pack(kernel, node.weight))
         missing = shape.channels - len(node.pad_value)
         pad = self._pool.constant(np.pad(node.pad_value, (0, missing)))

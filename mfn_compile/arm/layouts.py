@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mfn_compile.arm.calls import padded, stored_channels
 from mfn_compile.arm.graph import Conv, IntegerGraph
@@ -32,6 +32,20 @@ class Part:
     def bytes(self) -> int:
         """The whole result."""
         return self.sweep.pixels * self.pixel
+
+    def in_strips(self, padding: int, rows: int) -> Part:
+        """Of a depthwise kernel that reads its input itself, again for every window.
+
+        Args:
+            padding: bytes of what it reads outside of the image.
+            rows: of the result that it makes at once.
+        """
+        window = self.sweep.window
+        assert window is not None
+        sweep = replace(
+            self.sweep, grain=rows * self.sweep.width, window=replace(window, copied=False)
+        )
+        return replace(self, sweep=sweep, ring=padding, padded=True)
 
     def ring_bytes(self, strips: int) -> int:
         """Bytes of the ring, or of the operand that stands for it."""

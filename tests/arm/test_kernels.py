@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from mfn_compile import environment
 from mfn_compile.arm import oracle
 from mfn_compile.arm.codegen import Machine, compile_network
-from mfn_compile.arm.graph import Conv, IntegerGraph
+from mfn_compile.arm.graph import Conv, IntegerGraph, Requantize
 from mfn_compile.arm.host import HostNetwork
 from mfn_compile.arm.kernels import gemm
-from mfn_compile.arm.program import make_program
+from mfn_compile.arm.kernels.epilogue import shape_of
+from mfn_compile.arm.kernels.finishing import is_short
+from mfn_compile.arm.program import make_program, padded
 from mfn_compile.arm.schedules import Schedules
 from mfn_compile.errors import BadInputError
 from tests.arm import emulated
@@ -256,6 +258,54 @@ def float_island() -> IntegerGraph:
     return draft.graph(draft.normalize(x))
 
 
+def short(draft: Draft, zero: int = -128) -> str:
+    """The last node with constants whose epilogue is short: see `finishing.is_short`."""
+    node = draft.nodes[-1]
+    assert isinstance(node, Conv)
+    assert isinstance(node.output_stage, Requantize)
+
+    def plain(stage: Requantize, zero: int, **fields: Any) -> Requantize:
+        count = len(stage.zero_point)
+        rows = [np.full(count, value, np.int8) for value in (zero, -128, 127)]
+        zeros, low, high = rows
+        return replace(stage, zero_point=zeros, low=low, high=high, **fields)
+
+    stage = plain(node.output_stage, zero, multiplier=np.abs(node.output_stage.multiplier))
+    residual = node.residual
+    if residual is not None:
+        count = len(stage.zero_point)
+        factor = np.full(count, 0.02, np.float32)
+        output = plain(residual.output, 4, multiplier=factor, negative=None)
+        numbers = {"scale_a": 71, "scale_b": -30, "offset": -515}
+        scales = {
+            name: np.full_like(getattr(residual, name), value) for name, value in numbers.items()
+        }
+        residual = replace(residual, output=output, **scales)
+    draft.change(output_stage=stage, residual=residual)
+    shape = shape_of(cast(Conv, draft.nodes[-1]), padded(len(stage.zero_point)), vectors=True)
+    assert is_short(shape)
+    return node.output
+
+
+def short_epilogues(slope: str, zero: int) -> IntegerGraph:
+    """Tiles and strips that finish their sums themselves, of every depth, width and padding."""
+    draft = Draft(11, Style(slope=slope))
+
+    def conv(*args: Any, **fields: Any) -> str:
+        draft.conv(*args, **fields)
+        return short(draft, zero)
+
+    x = conv(draft.image(7, 28), 40)
+    x = conv(x, 0, (3, 3), padding=(1, 1, 1, 1))
+    x = conv(x, 24)
+    x = conv(conv(x, 90, skip=conv(x, 90)), 24)
+    x = conv(x, 0, (3, 3), padding=(1, 1, 1, 1), stride=(2, 2))
+    x = conv(x, 0, (3, 3), padding=(0, 1, 1, 0))
+    x = conv(conv(x, 0, (3, 3), padding=(1, 0, 0, 1)), 0, (3, 3), padding=(1, 1, 0, 0))
+    x = conv(conv(x, 130), 0, (3, 3), padding=(1, 1, 1, 1), stride=(2, 2))
+    return draft.graph(linear(draft, conv(x, 70)))
+
+
 EXTREMES: dict[str, Callable[[], IntegerGraph]] = {
     "lowest": lowest_products,
     "lowest, large bias": lambda: lowest_products(bias="extreme"),
@@ -275,6 +325,9 @@ EXTREMES: dict[str, Callable[[], IntegerGraph]] = {
     "additions with one PReLU": lambda: additions(Style(slope="usual")),
     "zeros": zeros_with_signs,
     "float": float_island,
+    "short, ReLU": lambda: short_epilogues("none", -128),
+    "short, linear": lambda: short_epilogues("none", 6),
+    "short, PReLU": lambda: short_epilogues("usual", 0),
 }
 
 

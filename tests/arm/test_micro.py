@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
+from mfn_compile.arm.graph import Conv
 from mfn_compile.arm.kernels import epilogue, micro
 from mfn_compile.arm.kernels.knobs import CORES, DEFAULT, Loads, knobs_of
+from tests.arm.graphs import Draft, Style
 
 _LOADS: tuple[Loads, ...] = ("whole", "halves", "general")
 _DEPTHS = (16, 32, 48, 64, 80, 256)
@@ -79,7 +82,7 @@ def test_every_product_reads_its_operands(loads: Loads, isa: micro.Isa, paired: 
     for rows, k in product(range(1, micro.ROWS[isa] + 1), _DEPTHS):
         tile = micro.Tile(isa, rows, k, paired, loads)
         machine = Machine(tile)
-        machine.run(micro._program(tile))
+        machine.run(micro.program(tile))
         assert sorted(map(_product, machine.reads, [tile] * len(machine.reads))) == _wanted(tile)
 
 
@@ -138,3 +141,27 @@ def test_a_split_bias_gives_the_exact_sum() -> None:
 def test_unknown_cores_get_the_default() -> None:
     assert knobs_of("cortex-x925") == DEFAULT
     assert all(knobs_of(cpu) is knobs for cpu, knobs in CORES.items())
+
+
+def test_one_multiply_add_scales_a_positive_sum_exactly() -> None:
+    random = np.random.default_rng(1)
+    total = np.concatenate([np.arange(2000), random.integers(0, 2**23, 4000)]).astype(np.int32)
+    factor = random.uniform(1e-6, 1, len(total)).astype(np.float32)
+    for sign in (1, -1):
+        split = epilogue._positive_bias(sign * total, factor)
+        bits = split["bias"].view(np.float32).astype(np.float64)
+        # Exact in float64: 24 bits times 24 bits, and a difference that 24 bits hold or ReLU cuts.
+        found = (bits * factor + split["shift"].astype(np.float64)).astype(np.float32)
+        wanted = (sign * total).astype(np.float32) * factor
+        assert np.array_equal(found, wanted) if sign > 0 else bool((found <= 0).all())
+
+
+def test_no_infinity_is_added_where_a_channel_is_always_zero() -> None:
+    draft = Draft(1, Style(limits="relu", bias="zero"))
+    draft.conv(draft.image(2, 2), 16)
+    node = draft.nodes[-1]
+    assert isinstance(node, Conv)
+    stage = replace(node.output_stage, multiplier=np.full(16, 3e38, np.float32))
+    node = replace(node, weight=np.zeros_like(node.weight), output_stage=stage)
+    shape = epilogue.shape_of(node, 16, vectors=True)
+    assert all(np.isfinite(array).all() for array in epilogue.constants_of(node, shape).values())

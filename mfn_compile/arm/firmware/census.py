@@ -31,6 +31,7 @@ FLOAT_MULTIPLY_ADD = frozenset(
     | {"fcmla", "bfdot", "bfmmla", "bfmlalb", "bfmlalt"}
 )
 FLOAT_MULTIPLY = frozenset({"fmul", "fmulx", "fnmul"})
+SUM = 3  # integer multiplications at least, before one float multiply-add scales their sum
 FLOAT_ADD = frozenset({"fadd", "fsub", "faddp"})
 
 
@@ -136,8 +137,8 @@ def _problem(row: CensusRow, variant: str) -> str:
     macs = inner.integer_macs + outer.integer_macs
     dot, widening = inner.dot + outer.dot, inner.widening + outer.widening
     fused = inner.float_multiply_add + outer.float_multiply_add
-    if fused:
-        return f"an INT8 kernel has {fused} float multiply-adds"
+    if SUM * fused > macs:
+        return f"an INT8 kernel has {fused} float multiply-adds for {macs} integer multiplications"
     if row.kind == "dense-int8":
         if variant == "dotprod" and not dot:
             return "a dense INT8 kernel for dotprod has no sdot"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -15,9 +15,11 @@ from tvm.script.ir_builder import IRBuilder
 
 from mfn_compile.arm.kernels.depthwise_rows import products_row, quads_row
 from mfn_compile.arm.kernels.epilogue import Epilogue, finish
-from mfn_compile.arm.kernels.knobs import Key
-from mfn_compile.arm.kernels.simple import Strip
+from mfn_compile.arm.kernels.finishing import FARTHEST, is_short
+from mfn_compile.arm.kernels.knobs import Key, Knobs, Loads
+from mfn_compile.arm.kernels.simple import Kept
 from mfn_compile.arm.kernels.simple import kernel as new_kernel
+from mfn_compile.arm.kernels.window import Strip, pack_strips, strip_ir, weights_shape
 
 LANES = 16
 MOST_COLUMNS = 4  # at once, unrolled
@@ -29,7 +31,9 @@ class Depthwise:
 
     `groups` are the numbers of taps whose products AArch64 adds in 16 bits; empty elsewhere.
     `quads` is the number of output columns that are computed at once with `sdot`; 0 without.
-    With a `strip` the ring lives on from call to call, so that each one reads new rows only.
+    `strips` says that these are strips of `window.py`, whose instructions are ordered for `loads`;
+    `groups` are empty where those use `sdot`.
+    With a `strip` a ring lives on from call to call, so that each one reads new rows only.
     """
 
     height: int
@@ -40,7 +44,9 @@ class Depthwise:
     epilogue: Epilogue
     groups: tuple[int, ...] = ()
     quads: int = 0
-    strip: Strip | None = None
+    strips: bool = False
+    loads: Loads = "whole"
+    strip: Kept | None = None
 
     @property
     def output(self) -> tuple[int, int]:
@@ -72,27 +78,35 @@ class Depthwise:
 
     @property
     def units(self) -> int:
-        """Rows of the result."""
-        return self.output[0]
+        """Rows of the result, or pairs of them."""
+        return -(-self.output[0] // 2) if self.paired else self.output[0]
+
+    @property
+    def paired(self) -> bool:
+        """Whether strips have two rows: they share what they load."""
+        return self.strips and self.stride == (1, 1) and not self.groups
 
     @property
     def _form(self) -> str:
         """How the products are added: the lengths of runs of groups."""
-        if self.quads:
-            return f"q{self.quads}_"
         runs = [f"{length}x{len(list(same))}" for length, same in groupby(self.groups)]
-        return f"g{'_'.join(runs)}_" if runs else ""
+        form = f"g{'_'.join(runs)}_" if runs else ""
+        if self.strips:
+            return f"strips{self.quads}_{form}"
+        return f"q{self.quads}_" if self.quads else form
 
     @property
     def ring(self) -> tuple[int, int, int]:
-        """Shape of the scratch buffer that holds a window's padded input rows, int8."""
+        """Shape of the scratch buffer: a window's padded input rows, or padding alone, int8."""
+        if self.strips:
+            return (1, (self.quads - 1) * self.stride[1] + 3, self.epilogue.channels)
         width = self.width + self.padding[1] + self.padding[3]
         return (self.kernel[0], width, self.epilogue.channels) if self.ringed else (1, 1, 16)
 
     @property
     def ringed(self) -> bool:
         """Whether rows go through the ring."""
-        return any(self.padding) or self.strip is not None
+        return not self.strips and (any(self.padding) or self.strip is not None)
 
     @property
     def buffered(self) -> tuple[int, int]:
@@ -103,6 +117,8 @@ class Depthwise:
 
 def _packed(kernel: Depthwise) -> tuple[tuple[int, ...], str]:
     channels = kernel.epilogue.channels
+    if kernel.strips:
+        return weights_shape(channels, dots=not kernel.groups), "int8"
     if kernel.quads:
         return (channels // LANES, kernel.kernel[1], 4, LANES), "int8"
     return (*kernel.kernel, channels), "int8" if kernel.groups else "int16"
@@ -116,6 +132,8 @@ def pack(kernel: Depthwise, weight: NDArray[np.int8]) -> NDArray[Any]:
     """
     missing = kernel.epilogue.channels - weight.shape[2]
     found = np.pad(weight, ((0, 0), (0, 0), (0, missing)))
+    if kernel.strips:
+        return pack_strips(found, dots=not kernel.groups)
     if kernel.quads:
         tall = np.pad(found, ((0, 4 - len(found)), (0, 0), (0, 0)))
         blocks = tall.reshape(4, tall.shape[1], -1, LANES).transpose(2, 1, 3, 0)
@@ -123,9 +141,19 @@ def pack(kernel: Depthwise, weight: NDArray[np.int8]) -> NDArray[Any]:
     return found if kernel.groups else found.astype(np.int16)
 
 
-def columns_of_quads(kernel: tuple[int, int], columns: int) -> int:
+def _columns_of_strips(kernel: Depthwise, most: int) -> int:
+    """How many of the output's columns are a strip: the largest divisor up to `most`, whose input
+    columns are near enough.
+    """
+    columns = kernel.output[1]
+    most = min(most, max(1, (FARTHEST // kernel.epilogue.channels - 3) // kernel.stride[1]))
+    return max(count for count in range(1, most + 1) if columns % count == 0)
+
+
+def _columns_of_quads(kernel: Depthwise) -> int:
     """How many output columns share what they load; 0 where `sdot` does not pay."""
-    if kernel != (3, 3):
+    columns = kernel.output[1]
+    if kernel.kernel != (3, 3):
         return 0
     best = max(count for count in range(1, MOST_COLUMNS + 1) if columns % count == 0)
     return best if best > 1 or columns == 1 else 0
@@ -149,12 +177,14 @@ def groups_of(weight: NDArray[np.int8]) -> tuple[int, ...]:
 
 def build(kernel: Depthwise) -> tirx.PrimFunc:
     """The kernel. Operands: x, weights, pad [C], the epilogue's constants, [skip], out, ring; its
-    units are rows of the result.
+    units are those of `Depthwise.units`.
     """
     builder = IRBuilder()
     noalias = not kernel.epilogue.residual
     with new_kernel(builder, kernel.name, _shapes(kernel), noalias=noalias) as buffers:
-        if kernel.ringed:
+        if kernel.strips:
+            _strips(kernel, buffers)
+        elif kernel.ringed:
             _ring_rows(kernel, buffers)
         else:
             with T.serial(buffers["begin"], buffers["end"]) as y:
@@ -177,6 +207,78 @@ def _shapes(kernel: Depthwise) -> dict[str, tuple[tuple[int, ...], str]]:
     shapes["out"] = ((rows, columns, channels), dtype)
     shapes["ring"] = (kernel.ring, "int8")
     return shapes
+
+
+def scheduled(kernel: Depthwise, knobs: Knobs, *, dots: bool) -> Depthwise:
+    """The kernel with its knobs.
+
+    Args:
+        kernel: without `quads` and `strips`; with `groups` on AArch64.
+        dots: whether there is `sdot`.
+    """
+    if _has_strips(kernel):
+        return replace(
+            kernel,
+            groups=() if dots else kernel.groups,
+            quads=_columns_of_strips(kernel, knobs.strips),
+            strips=True,
+            loads=knobs.loads,
+        )
+    return replace(kernel, quads=_columns_of_quads(kernel) if dots and knobs.quads else 0)
+
+
+def _has_strips(kernel: Depthwise) -> bool:
+    """Whether `window.py` computes the layer."""
+    shape, plain = kernel.epilogue, kernel.kernel == (3, 3) and max(kernel.padding) <= 1
+    return plain and kernel.stride in ((1, 1), (2, 2)) and is_short(shape) and not shape.residual
+
+
+def _strips(kernel: Depthwise, buffers: dict[str, Any]) -> None:
+    """Strips of two rows, where the window moves by one row, and of one row."""
+    rows, pad, ring = kernel.output[0], buffers["pad"], buffers["ring"]
+    with (
+        T.serial(0, kernel.ring[1]) as column,
+        T.serial(0, kernel.epilogue.channels // LANES) as block,
+    ):
+        at = T.ramp(block * LANES, 1, LANES)
+        T.buffer_store(ring, pad.vload([block * LANES], "int8x16"), [0, column, at])
+    with T.serial(buffers["begin"], buffers["end"]) as unit:
+        if not kernel.paired:
+            _strip_row(kernel, buffers, unit, 1)
+        elif rows % 2 == 0:
+            _strip_row(kernel, buffers, 2 * unit, 2)
+        else:
+            with T.If(2 * unit + 1 < rows):
+                with T.Then():
+                    _strip_row(kernel, buffers, 2 * unit, 2)
+                with T.Else():
+                    _strip_row(kernel, buffers, 2 * unit, 1)
+
+
+def _strip_row(kernel: Depthwise, buffers: dict[str, Any], y: Any, rows: int) -> None:
+    strip = Strip(
+        height=kernel.height,
+        width=kernel.width,
+        out_height=kernel.output[0],
+        out_width=kernel.output[1],
+        stride=kernel.stride[0],
+        top=kernel.padding[0],
+        left=kernel.padding[1],
+        columns=kernel.quads,
+        rows=rows,
+        loads=kernel.loads,
+        epilogue=kernel.epilogue,
+        buffered=kernel.buffered,
+        groups=kernel.groups,
+    )
+    read = [buffers[name].access_ptr("r") for name in ("x", "ring", "weights")]
+    read += [buffers[name].access_ptr("r") for name in ("bias", "multiplier", "shift")]
+    with (
+        T.attr(T.int32(0), "pragma_import_llvm", strip_ir(strip)),
+        T.serial(0, kernel.output[1] // kernel.quads) as chunk,
+    ):
+        out = buffers["out"].access_ptr("w")
+        T.evaluate(T.call_extern("void", strip.name, *read, out, y, chunk))
 
 
 def _ring_rows(kernel: Depthwise, buffers: dict[str, Any]) -> None:

@@ -20,6 +20,11 @@ Expr = Any
 MAGIC = np.float32(12582912)
 MAGIC_BITS = int(MAGIC.view(np.int32))
 SMALL, EXACT, WORD = 2**22, 2**24, 2**15 - 256
+# Added to an integer from 0 to 2**23, as bits, 2**23 makes the float32 of the sum; with a negative
+# one it makes a float32 that is smaller than 2**23.
+POSITIVE = np.float32(2**23)
+POSITIVE_BITS = int(POSITIVE.view(np.int32))
+FINITE = np.float32(2.0**104)  # times `POSITIVE`: a float32
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,10 @@ class Form:
         bounded: a bound is narrower than int8.
         small_sum: 16 bits hold the fused addition's sum, and its result is `narrow`.
         sum_shift, sum_shifted, sum_bounded: as above, of the fused addition.
+        positive: `exact`, and sums below 0 end at the lower bound whatever they are: the sum's
+            bits begin with those of `POSITIVE`, and one multiply-add takes that out again, exactly,
+            since a power of two times the multiplier is a float32.
+        byte_scales: 8 bits hold the fused addition's scales.
     """
 
     exact: bool = False
@@ -48,12 +57,14 @@ class Form:
     sum_shift: int = 0
     sum_shifted: bool = True
     sum_bounded: bool = True
+    positive: bool = False
+    byte_scales: bool = False
 
     @property
     def tag(self) -> str:
         """For the kernel's name."""
         found = ""
-        for letter, value in zip("enzybstuc", vars(self).values(), strict=True):
+        for letter, value in zip("enzybstucpl", vars(self).values(), strict=True):
             number = f"{abs(value)}{'m' if value < 0 else ''}" if type(value) is int else ""
             found += f"{letter}{number}" if value else ""
         return found
@@ -139,7 +150,8 @@ def _form(node: Conv) -> Form:
         return Form(exact=exact, shifted=False, bounded=False)
     narrow = bool((largest * _steepest(stage) < WORD).all())
     shift, shifted = _shift(stage, narrow)
-    form = Form(exact, narrow, shift, shifted, _is_bounded(stage))
+    positive = exact and _is_positive(stage) and bool((largest < 2 * SMALL).all())
+    form = Form(exact, narrow, shift, shifted, _is_bounded(stage), positive=positive)
     if node.residual is None:
         return replace(form, sum_shifted=False, sum_bounded=False)
     small = has_small_sum(node.residual)
@@ -150,6 +162,7 @@ def _form(node: Conv) -> Form:
         sum_shift=shift,
         sum_shifted=shifted,
         sum_bounded=_is_bounded(node.residual.output),
+        byte_scales=small and _fit_bytes(node.residual.scale_a, node.residual.scale_b),
     )
 
 
@@ -159,6 +172,10 @@ def has_small_sum(residual: Residual) -> bool:
     a, b, offset = (np.abs(part.astype(np.int64)) for part in parts)
     largest = 128 * (a + b) + offset
     return bool((largest < WORD).all() and (largest * _steepest(residual.output) < WORD).all())
+
+
+def _fit_bytes(*arrays: Array) -> bool:
+    return all(bool((np.abs(array.astype(np.int64)) < 128).all()) for array in arrays)
 
 
 def _steepest(stage: Requantize) -> Array:
@@ -176,6 +193,15 @@ def _shift(stage: Requantize, narrow: bool) -> tuple[int, bool]:
     return 0, bool(np.any(stage.zero_point))
 
 
+def _is_positive(stage: Requantize) -> bool:
+    """Whether all sums up to 0 have the same result, as with ReLU, and `POSITIVE` times the
+    multipliers is finite.
+    """
+    bent = stage.negative is not None
+    fits = np.all((stage.multiplier >= 0) & (stage.multiplier < FINITE))
+    return not bent and bool(fits and np.all(stage.low >= stage.zero_point))
+
+
 def _is_bounded(stage: Requantize) -> bool:
     return bool(np.any(stage.low > -128) or np.any(stage.high < 127))
 
@@ -190,11 +216,22 @@ def constants_of(node: Conv, shape: Epilogue) -> dict[str, Array]:
         "limits": _table(_limit_rows(stage), shape.limits),
     }
     if shape.form and shape.form.exact:
-        found |= _split_bias(found["bias"])
+        if shape.form.positive:
+            found |= _positive_bias(found["bias"], found["multiplier"][0])
+        else:
+            found |= _split_bias(found["bias"])
     if node.residual is not None:
         scales, limits, floats = residual_constants(node.residual, shape.residual)
         found |= {"add_scales": scales, "add_limits": limits, "add_floats": floats}
     return found
+
+
+def _positive_bias(bias: Array, multiplier: Array) -> dict[str, Array]:
+    """`bias` as what is added to the sum's bits, and what is added to their product."""
+    return {
+        "bias": (bias + POSITIVE_BITS).astype(np.int32),
+        "shift": -POSITIVE * multiplier.astype(np.float32),
+    }
 
 
 def _split_bias(bias: Array) -> dict[str, Array]:

@@ -36,18 +36,26 @@ class Knobs:
             "halves": `ldr d` and `ldr x` with `ins`, which pair with 128-bit arithmetic on a core
             that stops for `ldr q`. "general": `ldr x` and `ins` for both halves, for a core whose
             64-bit vector loads do not pair either.
-        quads: whether 3x3 depthwise windows go through `sdot`, where there is one.
+            Depthwise strips bring theirs in the same way.
+        quads: whether 3x3 depthwise windows that are no strips (`window.py`) go through `sdot`,
+            where there is one.
+        strips: of how many output columns a depthwise strip is at most; wider ones load and
+            rearrange less twice, and are more code.
     """
 
     loads: Loads = "whole"
     quads: bool = True
+    strips: int = 14
 
 
+_LOADS: tuple[Value, ...] = ("whole", "halves", "general")
+_STRIPS: tuple[Value, ...] = (14, 8, 7, 4, 2)
 # What can be chosen, by family of kernels and instruction set; the first value wins ties.
 SPACES: Mapping[tuple[str, str], Mapping[str, tuple[Value, ...]]] = {
-    ("gemm", "dotprod"): {"loads": ("whole", "halves", "general")},
-    ("gemm", "neon"): {"loads": ("whole", "halves", "general")},
-    ("depthwise", "dotprod"): {"quads": (True, False)},
+    ("gemm", "dotprod"): {"loads": _LOADS},
+    ("gemm", "neon"): {"loads": _LOADS},
+    ("depthwise", "dotprod"): {"loads": _LOADS, "strips": _STRIPS, "quads": (True, False)},
+    ("depthwise", "neon"): {"loads": _LOADS, "strips": _STRIPS},
 }
 
 

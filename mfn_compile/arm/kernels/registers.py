@@ -18,6 +18,7 @@ from mfn_compile.arm.kernels.epilogue import MAGIC, MAGIC_BITS, Epilogue, clamp
 from mfn_compile.arm.kernels.vectors import (
     even_halfwords,
     fenced,
+    fused,
     half,
     join,
     load,
@@ -95,6 +96,9 @@ def _scaled(shape: Epilogue, operands: dict[str, Any], sums: Sums) -> Expr:
     assert shape.form is not None
     at = sums.channel
     total = sums.value if sums.biased else sums.value + load(operands["bias"], [at], 4)
+    if shape.form.positive:
+        start, factor = load(operands["shift"], [at], 4), load(operands["multiplier"], [0, at], 4)
+        return fused(T.reinterpret("float32x4", total), factor, start)
     if shape.form.exact:
         value = T.reinterpret("float32x4", total) - load(operands["shift"], [at], 4)
     else:

@@ -37,7 +37,7 @@ def kernel(
 
 
 @dataclass(frozen=True)
-class Strip:
+class Kept:
     """A windowed kernel's part in a block of layers that is computed strip by strip.
 
     Attributes:
@@ -105,7 +105,7 @@ class Patches:
     stride: tuple[int, int]
     padding: tuple[int, int, int, int]
     output: tuple[int, int]
-    strip: Strip | None = None
+    strip: Kept | None = None
 
     @property
     def depth(self) -> int:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from tvm import tirx
 from tvm.script import tirx as T
 from tvm.script.ir_builder import IRBuilder
 
+from mfn_compile.arm.kernels.ending import Ending, ending_ir
 from mfn_compile.arm.kernels.epilogue import Epilogue
+from mfn_compile.arm.kernels.finishing import is_short
 from mfn_compile.arm.kernels.micro import Tile, tile_ir
 from mfn_compile.arm.kernels.registers import GROUP, Sums, to_bytes, to_floats
 from mfn_compile.arm.kernels.simple import kernel
@@ -35,28 +38,48 @@ def build_tiled(
     if epilogue.residual:
         shapes["skip"] = ((m, n), "int8")
     shapes["out"] = ((m, n), "float32" if epilogue.to_float else "int8")
+    short = is_short(epilogue)
+    tile = replace(tile, partial=short and tile.isa == "neon")
+    ending = Ending(tile, epilogue)
     builder = IRBuilder()
     # The result may take the place of the skip tensor, value by value.
     with (
         kernel(builder, name, shapes, noalias=not epilogue.residual) as buffers,
-        T.attr(T.int32(0), "pragma_import_llvm", tile_ir(tile)),
+        T.attr(T.int32(0), "pragma_import_llvm", ending_ir(ending) if short else tile_ir(tile)),
         T.serial(buffers["begin"], buffers["end"]) as row,
-        T.serial(0, n // tile.columns) as column,
     ):
-        sums = T.alloc_buffer((tile.rows, tile.columns), "int32")
-        i, j = row * tile.rows, column * tile.columns
-        T.evaluate(
-            T.call_extern(
-                "void",
-                tile.name,
-                buffers["x"].access_ptr("r", offset=i * tile.k),
-                buffers["weights"].access_ptr("r", offset=j * tile.k),
-                buffers["bias"].access_ptr("r", offset=j),
-                sums.access_ptr("w"),
-            )
-        )
-        _finish(epilogue, buffers, tile, sums, i, j)
+        if short:
+            given = _operands(buffers, tile, row, 0)
+            given += _ends(epilogue, buffers, row * tile.rows)
+            T.evaluate(T.call_extern("void", ending.name, *given))
+        else:
+            with T.serial(0, n // tile.columns) as column:
+                sums = T.alloc_buffer((tile.rows, tile.columns), "int32")
+                given = [*_operands(buffers, tile, row, column), sums.access_ptr("w")]
+                T.evaluate(T.call_extern("void", tile.name, *given))
+                _finish(epilogue, buffers, tile, sums, row * tile.rows, column * tile.columns)
     return builder.get()
+
+
+def _operands(buffers: dict[str, Any], tile: Tile, row: Expr, column: Expr) -> list[Expr]:
+    """What a tile multiplies, and its bias."""
+    j = column * tile.columns
+    return [
+        buffers["x"].access_ptr("r", offset=row * (tile.rows * tile.k)),
+        buffers["weights"].access_ptr("r", offset=j * tile.k),
+        buffers["bias"].access_ptr("r", offset=j),
+    ]
+
+
+def _ends(shape: Epilogue, buffers: dict[str, Any], i: Expr) -> list[Expr]:
+    """What `ending_ir` needs of the rows from i besides."""
+    at = i * shape.channels
+    found = [buffers["out"].access_ptr("w", offset=at)]
+    found += [buffers[name].access_ptr("r") for name in ("shift", "multiplier")]
+    if shape.residual:
+        found.append(buffers["skip"].access_ptr("r", offset=at))
+        found += [buffers[name].access_ptr("r") for name in ("add_scales", "add_floats")]
+    return found
 
 
 def _finish(

@@ -81,3 +81,8 @@ def zipped(a: Expr, b: Expr) -> tuple[Expr, Expr]:
 def fenced(value: Expr) -> Expr:
     """`value`, rounded: LLVM fuses no multiplication with an addition across this."""
     return T.call_llvm_pure_intrin(str(value.expr_ty()), "llvm.arithmetic.fence", value)
+
+
+def fused(a: Expr, b: Expr, c: Expr) -> Expr:
+    """a times b plus c, rounded once: `fmla`."""
+    return T.call_llvm_pure_intrin(str(a.expr_ty()), "llvm.fma", a, b, c)

@@ -1,0 +1,167 @@
+"""Tiles of `micro.py` whose sums become bytes in memory: all columns of some rows.
+
+The epilogue follows the last step of the tile's loop in one piece of straight code, so that what
+it needs is loaded beside the last products.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from mfn_compile.arm.kernels import micro
+from mfn_compile.arm.kernels.epilogue import Epilogue
+from mfn_compile.arm.kernels.finishing import CHANNELS, Pointers, prepare
+from mfn_compile.arm.kernels.straight import Code
+
+_FIRST = 16  # register of sums
+_CARRIERS = ("x15", "x16", "x17", *(f"x{i}" for i in (*range(10, 15), *range(20, 23))))
+_VECTOR = re.compile(r"v(\d+)")
+_SUMMING = ("sdot", "smlal2", "sadalp")  # instructions that add to their result
+_ADDP = "addp {0}.4s, {1}.4s, {2}.4s"
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Registers of the pointers behind the loop."""
+
+    out: str
+    constants: Pointers
+    skip: str
+
+
+_PLACES: dict[micro.Isa, _Places] = {
+    "dotprod": _Places("x26", Pointers("x27", "x28", "x24", "x23"), "x25"),
+    "neon": _Places("x4", Pointers("x5", "x6", "x26", "x27"), "x7"),
+}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """A tile, and what happens to its sums; those of `neon` are partial ones without bias."""
+
+    tile: micro.Tile
+    epilogue: Epilogue
+
+    @property
+    def name(self) -> str:
+        """Symbol of its function."""
+        return f"{self.tile.name}_{self.epilogue.channels}_{self.epilogue.tag}"
+
+    @property
+    def registers(self) -> int:
+        """How many hold sums."""
+        return self.tile.rows * (2 if self.tile.isa == "dotprod" else 4)
+
+
+@cache
+def ending_ir(ending: Ending) -> str:
+    """LLVM IR of `void name(x, weights, bias, out, shift, multiplier[, skip, scales, factor])`.
+
+    x, weights, bias: see `micro.tile_ir`, for all columns. out, skip: int8, rows
+    `epilogue.channels` bytes apart. The others: see `finishing.Pointers`.
+    """
+    at = _PLACES[ending.tile.isa]
+    names = ["%out", "%shift", "%mul"]
+    places = [at.out, at.constants.shift, at.constants.multiplier]
+    if ending.epilogue.residual:
+        names += ["%skip", "%scales", "%factor"]
+        places += [at.skip, at.constants.scales, at.constants.factor]
+    others = dict(zip(places, names, strict=True))
+    parameters = ", ".join(f"ptr {name}" for name in ("%x", "%w", "%start", *names))
+    return "\n".join(
+        [
+            f"define linkonce_odr void @{ending.name}({parameters}) alwaysinline nounwind {{",
+            *micro.row_pointers(ending.tile),
+            micro.assembly(ending.tile, _program(ending), [], [], others),
+            "  ret void",
+            "}",
+            "",
+        ]
+    )
+
+
+def _program(ending: Ending) -> list[str]:
+    tile = ending.tile
+    code = Code(tile.loads, _CARRIERS)
+    sums = [code.value() for _ in range(ending.registers)]
+    held = {value: f"v{_FIRST + i}" for i, value in enumerate(sums)}
+    if tile.k > micro.DEEP:
+        sums = _last_step(code, ending, sums, held)
+    (_dots if tile.isa == "dotprod" else _parts)(code, ending, sums)
+    _advance(code, ending)
+    tiles = ending.epilogue.channels // tile.columns
+    lines = micro.program(tile, last=False) + code.program(held)
+    if tiles == 1:
+        return lines
+    count = micro.TILES
+    # The jump ends a block, so that all rounds of the loop count as the same one.
+    begin = [f"mov {count}, {tiles}", "b 2f", "2:"]
+    return [*begin, *lines, f"subs {count}, {count}, 1", "b.ne 2b"]
+
+
+def _advance(code: Code, ending: Ending) -> None:
+    """Pointers to the next columns."""
+    tile, at = ending.tile, _PLACES[ending.tile.isa]
+    if tile.k > micro.DEEP:
+        code.advance(micro.WEIGHTS, micro.DEEP * tile.columns)
+    for pointer in (micro.START, at.constants.shift, at.constants.multiplier):
+        code.advance(pointer, 4 * tile.columns)
+    for pointer in (at.out, at.skip) if ending.epilogue.residual else (at.out,):
+        code.advance(pointer, tile.columns)
+
+
+def _last_step(code: Code, ending: Ending, sums: Sequence[int], held: dict[int, str]) -> list[int]:
+    """The last products; the sums with them. Adds the operands to the values that are there."""
+    steps, operands = micro.last_step(ending.tile)
+    values = {_FIRST + i: value for i, value in enumerate(sums)}
+    late = {operand.register: operand for operand in operands if operand.late}
+    for operand in operands:
+        if not operand.late:
+            values[operand.register] = code.value()
+            held[values[operand.register]] = f"v{operand.register}"
+    for text, uses in steps:
+        for register in uses:
+            if register in late:
+                values[register] = code.load(micro.WEIGHTS, late.pop(register).offset)
+        target, *reads = (int(number) for number in _VECTOR.findall(text))
+        numbers = iter(range(1 + len(reads)))
+        shape = _VECTOR.sub(lambda _, n=numbers: f"{{{next(n)}}}", text)  # type: ignore[misc]
+        given = [values[register] for register in reads]
+        if text.startswith(_SUMMING):
+            values[target] = code.change(shape, values[target], *given)
+        else:
+            values[target] = code.make(shape, *given)
+    return [values[_FIRST + i] for i in range(ending.registers)]
+
+
+def _dots(code: Code, ending: Ending, sums: Sequence[int]) -> None:
+    """Rows of 8 channels."""
+    shape, at = ending.epilogue, _PLACES["dotprod"]
+    finish = prepare(code, shape, at.constants, keep=True)
+    for row in range(ending.tile.rows):
+        offset = row * shape.channels
+        skip = code.load(at.skip, offset, CHANNELS) if shape.residual else None
+        value = finish.apply(code, sums[2 * row : 2 * row + 2], skip)
+        code.store(value, at.out, offset)
+
+
+def _parts(code: Code, ending: Ending, sums: Sequence[int]) -> None:
+    """Pairs of rows of 4 channels."""
+    shape, at, rows = ending.epilogue, _PLACES["neon"], ending.tile.rows
+    finish = prepare(code, shape, at.constants, keep=True, halves=(0,))
+    bias = code.load(micro.START, 0)
+    totals = []
+    for row in range(rows):
+        parts = sums[4 * row : 4 * row + 4]
+        pairs = [code.make(_ADDP, parts[at], parts[at + 1]) for at in (0, 2)]
+        totals.append(code.make("add {0}.4s, {1}.4s, {2}.4s", code.make(_ADDP, *pairs), bias))
+    for row in range(0, rows, 2):
+        here = totals[row : row + 2]
+        places = [(row + i) * shape.channels for i in range(len(here))]
+        skip = code.load_words(at.skip, places[0], places[-1]) if shape.residual else None
+        value = finish.apply(code, here, skip, (0, 0))
+        for lane, place in enumerate(places):
+            code.store_word(value, lane, at.out, place)
