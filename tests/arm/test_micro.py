@@ -78,9 +78,12 @@ class Machine:
 
 @pytest.mark.parametrize(("loads", "isa"), list(product(_LOADS, ("dotprod", "neon"))))
 @pytest.mark.parametrize("paired", [True, False])
-def test_every_product_reads_its_operands(loads: Loads, isa: micro.Isa, paired: bool) -> None:
+@pytest.mark.parametrize(("late", "gap"), [(True, 3), (False, 2), (False, 5), (True, 4)])
+def test_every_product_reads_its_operands(
+    loads: Loads, isa: micro.Isa, paired: bool, late: bool, gap: int
+) -> None:
     for rows, k in product(range(1, micro.ROWS[isa] + 1), _DEPTHS):
-        tile = micro.Tile(isa, rows, k, paired, loads)
+        tile = micro.Tile(isa, rows, k, paired, loads, late=late, gap=gap)
         machine = Machine(tile)
         machine.run(micro.program(tile))
         assert sorted(map(_product, machine.reads, [tile] * len(machine.reads))) == _wanted(tile)

@@ -92,7 +92,15 @@ def build(kernel: Gemm, tile: Tile, knobs: Knobs) -> tirx.PrimFunc:
     """
     if tile.isa is not None:
         packed = tile.pack(np.zeros((kernel.epilogue.channels, kernel.k), np.int8)).shape
-        inner = micro.Tile(tile.isa, kernel.rows, kernel.k, kernel.paired, knobs.loads)
+        inner = micro.Tile(
+            tile.isa,
+            kernel.rows,
+            kernel.k,
+            kernel.paired,
+            knobs.loads,
+            late=knobs.late,
+            gap=knobs.gap,
+        )
         return build_tiled(kernel.name, kernel.m, inner, kernel.epilogue, packed)
     return _build_scheduled(kernel, tile)
 

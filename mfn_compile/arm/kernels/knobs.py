@@ -37,6 +37,10 @@ class Knobs:
             that stops for `ldr q`. "general": `ldr x` and `ins` for both halves, for a core whose
             64-bit vector loads do not pair either.
             Depthwise strips bring theirs in the same way.
+        late: whether a tile's later weights are loaded within the step that reads them, which
+            leaves more time for those of the next step.
+        gap: slots from a load into a general register until its `ins`: more hides the load, and
+            holds the register longer.
         quads: whether 3x3 depthwise windows that are no strips (`window.py`) go through `sdot`,
             where there is one.
         strips: of how many output columns a depthwise strip is at most; wider ones load and
@@ -44,16 +48,23 @@ class Knobs:
     """
 
     loads: Loads = "whole"
+    late: bool = True
+    gap: int = 3
     quads: bool = True
     strips: int = 14
 
 
 _LOADS: tuple[Value, ...] = ("whole", "halves", "general")
+_GEMM: Mapping[str, tuple[Value, ...]] = {
+    "loads": _LOADS,
+    "late": (True, False),
+    "gap": (3, 2, 4, 5),
+}
 _STRIPS: tuple[Value, ...] = (14, 8, 7, 4, 2)
 # What can be chosen, by family of kernels and instruction set; the first value wins ties.
 SPACES: Mapping[tuple[str, str], Mapping[str, tuple[Value, ...]]] = {
-    ("gemm", "dotprod"): {"loads": _LOADS},
-    ("gemm", "neon"): {"loads": _LOADS},
+    ("gemm", "dotprod"): _GEMM,
+    ("gemm", "neon"): _GEMM,
     ("depthwise", "dotprod"): {"loads": _LOADS, "strips": _STRIPS, "quads": (True, False)},
     ("depthwise", "neon"): {"loads": _LOADS, "strips": _STRIPS},
 }

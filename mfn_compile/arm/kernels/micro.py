@@ -32,7 +32,7 @@ _CARRIERS: dict[Isa, tuple[str, ...]] = {
     "dotprod": tuple(f"x{i}" for i in (*range(10, 15), *range(20, 23))),
     "neon": tuple(f"x{i}" for i in (*range(10, 15), *range(20, 26))),
 }
-_LOAD_TO_LANE, _LANE_TO_LANE = 3, 2  # slots until `ins` can follow a load, and another `ins`
+_LANE_TO_LANE = 2  # slots until `ins` can follow another one
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Tile:
         paired: two products are added in 16 bits (`neon` only; see `gemm.pairs_fit`).
         loads: see `Knobs`.
         partial: the sums of `neon` stay four partial ones a channel, one a lane.
+        late, gap: see `Knobs`.
     """
 
     isa: Isa
@@ -53,13 +54,16 @@ class Tile:
     paired: bool
     loads: Loads
     partial: bool = False
+    late: bool = True
+    gap: int = 3
 
     @property
     def name(self) -> str:
         """Symbol of its function."""
         form = "" if self.isa == "dotprod" else "_paired" if self.paired else "_single"
         form += "_partial" if self.partial else ""
-        return f"mfn_tile_{self.isa}_{self.rows}x{self.k}{form}_{self.loads}"
+        form += f"_{self.loads}{self.gap}" + ("" if self.late else "_early")
+        return f"mfn_tile_{self.isa}_{self.rows}x{self.k}{form}"
 
     @property
     def columns(self) -> int:
@@ -210,7 +214,7 @@ def _row(tile: Tile, i: int, parity: int) -> int:
 
 def _operands(tile: Tile, parity: int) -> list[_Operand]:
     """Registers that a step reads, in the order in which it reads them first."""
-    full = tile.rows == ROWS[tile.isa]  # small tiles have no time for late loads
+    full = tile.late and tile.rows == ROWS[tile.isa]  # small tiles have no time for late loads
     rows = [_Operand(_row(tile, i, parity), f"x{i}", 0) for i in range(tile.rows)]
     if tile.isa == "dotprod":
         weights = [_Operand(8 + i, WEIGHTS, 16 * i, late=full and i >= 4) for i in range(8)]
@@ -326,8 +330,7 @@ class _Loader:
         whole: bool = False,
     ) -> None:
         loads = tile.loads
-        self._free = free
-        self._whole = whole
+        self._free, self._whole, self._gap = free, whole, tile.gap
         halves = {"whole": (), "halves": (1,), "general": (0, 1)}[loads]
         self._plain = [] if loads == "general" else list(order)
         self._size = "q" if loads == "whole" else "d"
@@ -362,14 +365,14 @@ class _Loader:
         first = not (self._whole and len(self._early) > len(self._plain))
         if self._plain and first and self._is_free(self._plain[0].register, done):
             operand = self._plain.pop(0)
-            self._settled[operand.register] = slot + _LOAD_TO_LANE
-            self._arrive(operand.register, slot + (1 if self._size == "q" else _LOAD_TO_LANE))
+            self._settled[operand.register] = slot + self._gap
+            self._arrive(operand.register, slot + (1 if self._size == "q" else self._gap))
             return f"ldr {self._size}{operand.register}, {_place(operand)}"
         if self._early and self._carriers:
             operand, half = self._early.pop(0)
             carrier = self._carriers.pop(0)
             text = f"ins v{operand.register}.d[{half}], {carrier}"
-            self._lanes.append((slot + _LOAD_TO_LANE, text, carrier, operand.register))
+            self._lanes.append((slot + self._gap, text, carrier, operand.register))
             return f"ldr {carrier}, {_place(operand, half)}"
         return None
 
