@@ -41,6 +41,7 @@ class TuneRequest:
         trials: measurements of each variant, what an earlier run measured included.
         seed: of the search.
         until_ms: stop when the whole network keeps to it, on a virtual board.
+        size: height and width of a smaller image to tune for; None is the network's own.
         device: where candidates run, virtual:NAME or rpc://HOST:PORT/KEY; None is the virtual core
             that each variant is compiled for.
     """
@@ -49,6 +50,7 @@ class TuneRequest:
     seed: int = SEED
     until_ms: float | None = None
     device: str | None = None
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -199,6 +201,7 @@ class _Core:
     def tuned(self) -> TunedCore:
         """Search, and write the records."""
         from mfn_compile.arm.reader import read_graph  # noqa: PLC0415 - loads TVM
+        from mfn_compile.arm.resize import resized  # noqa: PLC0415
         from mfn_compile.tune.engine import tune  # noqa: PLC0415
         from mfn_compile.tune.measure import VirtualMeasure  # noqa: PLC0415
         from mfn_compile.tune.shipping import records_of  # noqa: PLC0415
@@ -206,13 +209,18 @@ class _Core:
         from mfn_compile.tune.whole_network import Bench  # noqa: PLC0415
 
         assert self.target.code is not None
-        graph = read_graph(self.qdq, self.preprocessing)
+        graph, images = read_graph(self.qdq, self.preprocessing), self.images
+        shape = self.preprocessing
+        if self.request.size is not None:
+            height, width = self.request.size
+            graph = resized(graph, height, width)
+            shape = shape.model_copy(update={"height": height, "width": width})
         bench = Bench.of(
             graph,
             self.target.code.triple,
             self.variant,
             self.device.core,
-            self.preprocessing.crop(self.images),
+            shape.crop(images),
         )
         tasks = tasks_of(graph, self.variant.cpu, self.variant.name)
         title = f"tuning {self.variant.name} for {self.device.title}"
@@ -248,6 +256,7 @@ class _Core:
                 "preprocessing": self.preprocessing.model_dump(mode="json"),
                 "code": {name: source_sha256(name) for name in CODE},
                 "tools": {name: tool_version(name) for name in TOOLS},
+                "size": self.request.size,
                 "variant": self.variant.model_dump(mode="json"),
             }
         )

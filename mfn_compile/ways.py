@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from mfn_compile.arm.graph import IntegerGraph
 
 SIZES = ((112, 96), (96, 96))  # of the MobileFaceNet paper, beside 112x112
+TEAMS = (2, 4)
 SEED = 0
 LIBRARY = "lib/libmfn.a"
 ASKS: Mapping[WayKind, str] = {
     "as it is": "nothing",
-    "threads": "a pool of threads and mfn_embed_parallel; the bits stay",
+    "threads": "so many cores like this, a pool of threads and mfn_embed_parallel; the bits stay",
     "input": "a network that is trained for it: this one's last window is as large as its last "
     "feature map; its accuracy has to be measured then",
     "core": "other hardware; the library stays",
@@ -71,6 +72,7 @@ class Explorer:
         assert self.found.cycles is not None
         size = f"{self.preprocessing.height}x{self.preprocessing.width}"
         yield self._way("as it is", f"{size}, 1 thread", self.device, self.found.cycles)
+        yield from self._teams(size)
         for height, width in SIZES:
             if height * width < self.preprocessing.height * self.preprocessing.width:
                 cycles = self._smaller(height, width)
@@ -86,6 +88,16 @@ class Explorer:
             milliseconds=device.milliseconds(cycles),
             asks=ASKS[kind],
         )
+
+    def _teams(self, size: str) -> Iterator[Way]:
+        """The artifact on several threads."""
+        from mfn_compile.device.threads import run_team  # noqa: PLC0415
+
+        for threads in TEAMS:
+            team = run_team(self.bundle, self.device, threads=threads)
+            if team is not None:
+                text = f"{size}, {threads} threads"
+                yield self._way("threads", text, self.device, team.cycles)
 
     @cached_property
     def _variant(self) -> Variant:

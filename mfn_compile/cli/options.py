@@ -10,6 +10,8 @@ import typer
 from mfn_compile.errors import UsageError
 from mfn_compile.request import ModelSource
 
+CROP_SIZE = 112  # of aligned faces
+
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
@@ -146,6 +148,25 @@ def channel_values(text: str | None, option: str) -> tuple[float, ...] | None:
             hint=f"Write {option} 127.5 or {option} 123.7,116.3,103.5",
         )
     return values
+
+
+def image_size(text: str | None) -> tuple[int, int] | None:
+    """Height and width from "112x96".
+
+    Raises:
+        UsageError: it is no size of at most 112x112.
+    """
+    if text is None:
+        return None
+    height, _, width = text.partition("x")
+    if height.isdecimal() and width.isdecimal():
+        size = int(height[:4]), int(width[:4])
+        if 0 < min(size) <= max(size) <= CROP_SIZE:
+            return size
+    raise UsageError(
+        f"--size {text!r} is no size of an image",
+        hint=f"Write height and width, at most {CROP_SIZE}x{CROP_SIZE}: --size 112x96",
+    )
 
 
 def model_source(

@@ -44,6 +44,14 @@ def tune(
             show_default=False,
         ),
     ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Tune for a smaller image, such as 112x96: height and width. Only what it costs "
+            "is known then; a network for it has to be trained.",
+            show_default=False,
+        ),
+    ] = None,
     out: options.Out = None,
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
@@ -73,7 +81,7 @@ def tune(
             cache_dir=cache_dir,
             no_cache=no_cache,
         )
-        wanted = TuneRequest(trials, seed, until_ms, device)
+        wanted = TuneRequest(trials, seed, until_ms, device, options.image_size(size))
         with redirect_stdout(sys.stderr):
             found = run_tune(request, wanted, make_progress(quiet=quiet))
         typer.echo(found.model_dump_json(indent=2) if as_json else found.lines())
