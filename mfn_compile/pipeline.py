@@ -15,6 +15,7 @@ from mfn_compile.bundle.writer import write_bundle
 from mfn_compile.device_result import DeviceResult, Ways
 from mfn_compile.errors import UsageError
 from mfn_compile.evaluating import stored_evaluation
+from mfn_compile.hashing import value_sha256
 from mfn_compile.material import Material, gather
 from mfn_compile.model.files import checked_sha256
 from mfn_compile.progress import Progress, SilentProgress
@@ -129,9 +130,15 @@ class _Run:
                 )
             return None
         if wanted:
-            folder = self.store.root / "tuning" / self.quantized.result.sha256[:16]
             device = None if self.device is None else self.device.text
-            tuning = TuneRequest(wanted, until_ms=self.request.until_ms, device=device)
+            identity = value_sha256({"network": self.quantized.result.sha256, "device": device})
+            folder = self.store.root / "tuning" / identity[:16]
+            tuning = TuneRequest(
+                wanted,
+                until_ms=self.request.until_ms,
+                device=device,
+                seconds=self.request.device_seconds,
+            )
             self.progress.note(self.tune(tuning, folder).lines())
         return folder
 

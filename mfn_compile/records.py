@@ -7,9 +7,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, StrictBool, StrictInt, StrictStr, ValidationError, model_validator
 
+from mfn_compile.device.spec import VIRTUAL
 from mfn_compile.errors import BadInputError
 from mfn_compile.files import write_whole
 from mfn_compile.frozen import Frozen
@@ -19,6 +21,7 @@ MAX_BYTES = 4 << 20  # a network's records are some ten kilobytes
 HINT = "Tune again with this mfn-compile, or use the records that ship with it"
 
 Value = str | int | bool
+Unit = Literal["cycles", "ns"]
 Choice = Mapping[str, Value]
 Scalar = StrictBool | StrictInt | StrictStr
 
@@ -34,7 +37,8 @@ class Entry(Frozen):
         kernel: the task's key.
         sizes: the shape, each at least 1.
         attributes: what tells kernels of the family apart that is no size.
-        cycles: of one call with `knobs`; `first_cycles` with the hand-chosen ones.
+        cycles: of one call with `knobs`; `first_cycles` with the hand-chosen ones. In the unit of
+            the records: on a board that was there they are nanoseconds.
         trial: when it was found.
     """
 
@@ -75,12 +79,14 @@ class Records(Frozen):
     Attributes:
         cpu: LLVM's name of the core.
         isa: instruction set of the kernels.
+        device: what they were measured on: virtual:CORE, or the key of real boards.
         version: mfn-compile that tuned them; `seed` of that tuning.
     """
 
     schema_: str = Field(alias="schema", default=SCHEMA)
     cpu: str
     isa: str
+    device: str = Field(min_length=1)
     seed: int
     version: str
     entries: tuple[Entry, ...]
@@ -93,6 +99,11 @@ class Records(Frozen):
         if len(set(places)) != len(places):
             raise ValueError("a shape has two entries")
         return self
+
+    @property
+    def unit(self) -> Unit:
+        """Of the entries' cycles."""
+        return "cycles" if self.device.startswith(VIRTUAL) else "ns"
 
     def lookup(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,22 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from mfn_compile import environment
-from mfn_compile.device.spec import VIRTUAL, VirtualDevice, parse_virtual
+from mfn_compile.device.real.address import RpcAddress
+from mfn_compile.device.real.programs import LayerSource
+from mfn_compile.device.spec import LOCAL, RPC, VIRTUAL, parse_virtual
 from mfn_compile.device_result import Milliseconds
 from mfn_compile.errors import UsageError
 from mfn_compile.frozen import Frozen
 from mfn_compile.hashing import file_sha256, value_sha256
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress
+from mfn_compile.records import Unit
 from mfn_compile.store import source_sha256, tool_version
 from mfn_compile.target import Code, Target, Variant
+from mfn_compile.tune.place import BoardPlace, Place, VirtualPlace
 
 if TYPE_CHECKING:
     from mfn_compile.tune.task import Result, Trial
 
 SEED = 0
+SECONDS = 300.0
 CODE = ("arm", "device", "tune")
+MILLIONS: Mapping[Unit, str] = {"cycles": "M cycles", "ns": "ms"}
+MADE: Mapping[Unit, str] = {"cycles": "modelled", "ns": "measured"}
 TOOLS = ("apache-tvm", "apache-tvm-ffi")
 # Cores that are modelled as another one.
 ALIKE = {"neoverse-n1": "cortex-a76"}
@@ -40,10 +46,11 @@ class TuneRequest:
     Attributes:
         trials: measurements of each variant, what an earlier run measured included.
         seed: of the search.
-        until_ms: stop when the whole network keeps to it, on a virtual board.
+        until_ms: stop when the whole network keeps to it, on a board.
         size: height and width of a smaller image to tune for; None is the network's own.
         device: where candidates run, virtual:NAME or rpc://HOST:PORT/KEY; None is the virtual core
             that each variant is compiled for.
+        seconds: of one network on boards that are there, waiting for a free one included.
     """
 
     trials: int
@@ -51,10 +58,16 @@ class TuneRequest:
     until_ms: float | None = None
     device: str | None = None
     size: tuple[int, int] | None = None
+    seconds: float = SECONDS
 
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise UsageError(f"{self.trials} trials tune nothing", hint="Give 1 or more")
+        if self.size is not None and (self.device or "").startswith(RPC):
+            raise UsageError(
+                "A smaller image is tuned for on a virtual device only",
+                hint="Leave --device out, or compile a network of that size and tune it there",
+            )
         if self.until_ms is not None and not 0 < self.until_ms < math.inf:
             raise UsageError(f"{self.until_ms} ms is no goal", hint="Give more than 0")
 
@@ -65,8 +78,9 @@ class TunedCore(Frozen):
     Attributes:
         variant, cpu: as in the target.
         device: what the candidates ran on.
-        first_cycles: of one inference with the knobs that tuning began with; `cycles` with the
-            winners. On a measured device they are nanoseconds.
+        unit: modelled cycles, or nanoseconds of a board that is there.
+        first: of one inference with the knobs that tuning began with, in that unit; `best` with
+            the winners.
         kernels: that have something to choose.
         trials: measured by this run and earlier ones; `measured` by this one; `failures` of all.
         ended: what ended the search.
@@ -76,8 +90,9 @@ class TunedCore(Frozen):
     variant: str
     cpu: str
     device: str
-    first_cycles: float = Field(gt=0)
-    cycles: float = Field(gt=0)
+    unit: Unit
+    first: float = Field(gt=0)
+    best: float = Field(gt=0)
     kernels: int
     trials: int
     measured: int
@@ -96,9 +111,9 @@ class Tuned(Frozen):
     def lines(self) -> str:
         """For the console."""
         rows = [
-            f"{core.variant} for {core.cpu}: {core.first_cycles / 1e6:.2f} to "
-            f"{core.cycles / 1e6:.2f} M cycles ({core.first_cycles / core.cycles:.3f} times as "
-            f"fast), modelled, of {core.kernels} kernels in {core.trials} trials, "
+            f"{core.variant} for {core.cpu}: {core.first / 1e6:.2f} to {core.best / 1e6:.2f} "
+            f"{MILLIONS[core.unit]} ({core.first / core.best:.3f} times as fast), "
+            f"{MADE[core.unit]}, of {core.kernels} kernels in {core.trials} trials, "
             f"{core.failures} of them failed; ended: {core.ended}"
             for core in self.cores
         ]
@@ -124,7 +139,7 @@ def tune_target(
     Raises:
         UsageError: the target has no code to tune, or a time is asked of a core alone.
         BadInputError: no model of a core; or the folder is of another network or version.
-        DeviceError: a tool is missing or failed.
+        DeviceError: a tool, the tracker or a board is missing or failed.
         InternalCheckError: the network fails with the knobs that tuning begins with.
     """
     if target.code is None:
@@ -135,26 +150,36 @@ def tune_target(
     images = np.stack([_noise(image), image])
     cores = []
     for variant in variants_of(request, target.code):
-        device = device_of(request, target, variant)
-        if request.until_ms is not None and device.milliseconds(1.0) is None:
+        place = place_of(request, target, variant)
+        if request.until_ms is not None and place.milliseconds(1.0) is None:
             raise UsageError(
-                f"{request.until_ms:g} ms cannot be seen on {device.title}",
+                f"{request.until_ms:g} ms cannot be seen on {place.title}",
                 why="a core alone has modelled cycles and no time",
                 hint="Name a board: --device virtual:raspberry-pi-4",
             )
-        one = _Core(qdq, preprocessing, target, variant, device, request, images, folder, progress)
+        one = _Core(qdq, preprocessing, target, variant, place, request, images, folder, progress)
         cores.append(one.tuned())
     return Tuned(target=target.name, folder=str(folder), cores=tuple(cores))
 
 
 def variants_of(request: TuneRequest, code: Code) -> tuple[Variant, ...]:
-    """The variants to tune: all, or the best that the device's core runs.
+    """The variants to tune: all, or the best that a virtual device's core runs.
 
     Raises:
         BadInputError: it runs none.
     """
     if request.device is None:
         return code.variants
+    if request.device.startswith(RPC):
+        # dotprod first: a board that lacks it says so before hours of work on the other.
+        return tuple(sorted(code.variants, key=lambda variant: variant.name))
+    if request.device == LOCAL:
+        raise UsageError(
+            "Candidates do not run on the device 'local'",
+            why="one that crashes must not end the tuning",
+            hint="Start tools/board_server.py --with-tracker here, and name it: "
+            "--device rpc://127.0.0.1:9190/board",
+        )
     core = parse_virtual(request.device).core
     fast = [variant for variant in code.variants if variant.name == "dotprod"]
     if fast and core.macs.dotprod is not None:
@@ -165,19 +190,25 @@ def variants_of(request: TuneRequest, code: Code) -> tuple[Variant, ...]:
     return plain
 
 
-def device_of(request: TuneRequest, target: Target, variant: Variant) -> VirtualDevice:
+def place_of(request: TuneRequest, target: Target, variant: Variant) -> Place:
     """Where the candidates of a variant run.
 
     Raises:
+        UsageError: the request's device has no form that is known.
         BadInputError: no model of the core.
     """
-    if request.device is not None:
-        return parse_virtual(request.device)
+    if request.device is not None and request.device.startswith(RPC):
+        return BoardPlace(RpcAddress.parse(request.device), request.seconds)
+    return VirtualPlace(parse_virtual(request.device or _modelled(target, variant)))
+
+
+def _modelled(target: Target, variant: Variant) -> str:
+    """The virtual core that a variant is compiled for, on the target's board if it is one."""
     if target.board is not None:
         for entry in target.board.cores:
             if entry.core == variant.cpu:
-                return parse_virtual(f"{VIRTUAL}{target.name}/{entry.core}")
-    return parse_virtual(VIRTUAL + ALIKE.get(variant.cpu, variant.cpu))
+                return f"{VIRTUAL}{target.name}/{entry.core}"
+    return VIRTUAL + ALIKE.get(variant.cpu, variant.cpu)
 
 
 def _noise(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -192,7 +223,7 @@ class _Core:
     preprocessing: Preprocessing
     target: Target
     variant: Variant
-    device: VirtualDevice
+    place: Place
     request: TuneRequest
     images: NDArray[np.uint8]
     folder: Path
@@ -203,35 +234,29 @@ class _Core:
         from mfn_compile.arm.reader import read_graph  # noqa: PLC0415 - loads TVM
         from mfn_compile.arm.resize import resized  # noqa: PLC0415
         from mfn_compile.tune.engine import tune  # noqa: PLC0415
-        from mfn_compile.tune.measure import VirtualMeasure  # noqa: PLC0415
         from mfn_compile.tune.shipping import records_of  # noqa: PLC0415
         from mfn_compile.tune.tasks import tasks_of  # noqa: PLC0415
-        from mfn_compile.tune.whole_network import Bench  # noqa: PLC0415
 
         assert self.target.code is not None
-        graph, images = read_graph(self.qdq, self.preprocessing), self.images
+        graph = read_graph(self.qdq, self.preprocessing)
         shape = self.preprocessing
         if self.request.size is not None:
             height, width = self.request.size
             graph = resized(graph, height, width)
             shape = shape.model_copy(update={"height": height, "width": width})
-        bench = Bench.of(
-            graph,
-            self.target.code.triple,
-            self.variant,
-            self.device.core,
-            shape.crop(images),
-        )
+        code = self.target.code.model_copy(update={"variants": (self.variant,)})
+        source = LayerSource(self.qdq, self.preprocessing, code)
+        images = shape.crop(self.images)
         tasks = tasks_of(graph, self.variant.cpu, self.variant.name)
-        title = f"tuning {self.variant.name} for {self.device.title}"
+        title = f"tuning {self.variant.name} on {self.place.title}"
         with (
-            VirtualMeasure(bench, environment.cores()) as measure,
+            self.place.measure(source, graph, images) as measure,
             self.progress.task(title, self.request.trials) as task,
         ):
             rest = measure.rest(tasks)
 
             def observe(trial: Trial) -> None:
-                task.advance(1, _note(trial, rest))
+                task.advance(1, _note(trial, rest, self.place.unit))
 
             result = tune(
                 tasks,
@@ -239,12 +264,19 @@ class _Core:
                 self.folder / self.variant.cpu,
                 trials=self.request.trials,
                 seed=self.request.seed,
-                target=f"{self.variant.cpu} on {self.device.core.name}",
+                target=f"{self.variant.cpu} on {self.place.name}",
                 code=self._code(),
                 stop=self._stop(rest),
                 observe=observe,
             )
-        records = records_of(tasks, result, self.variant.cpu, self.variant.name, self.request.seed)
+        records = records_of(
+            tasks,
+            result,
+            self.variant.cpu,
+            self.variant.name,
+            self.place.name,
+            self.request.seed,
+        )
         records.save(self.folder / f"{self.variant.cpu}.json")
         return self._describe(result, rest)
 
@@ -267,7 +299,7 @@ class _Core:
             return None
 
         def met(cycles: float) -> bool:
-            found = self.device.milliseconds(cycles + rest) if cycles < math.inf else None
+            found = self.place.milliseconds(cycles + rest) if cycles < math.inf else None
             return found is not None and found.value <= until
 
         return met
@@ -276,20 +308,21 @@ class _Core:
         return TunedCore(
             variant=self.variant.name,
             cpu=self.variant.cpu,
-            device=self.device.title,
-            first_cycles=result.first_cycles + rest,
-            cycles=result.cycles + rest,
+            device=self.place.title,
+            unit=self.place.unit,
+            first=result.first_cycles + rest,
+            best=result.cycles + rest,
             kernels=len(result.kernels),
             trials=result.trials,
             measured=result.measured,
             failures=sum(winner.failures for winner in result.kernels),
             ended=result.ended,
-            milliseconds=self.device.milliseconds(result.cycles + rest),
+            milliseconds=self.place.milliseconds(result.cycles + rest),
         )
 
 
-def _note(trial: Trial, rest: float) -> str:
+def _note(trial: Trial, rest: float, unit: Unit) -> str:
     """The best so far, of the trial's kernel and of the network."""
     kernel = "failed so far" if trial.best is None else f"{trial.best / 1e6:.3f}"
     network = "" if trial.total is None else f", network {(trial.total + rest) / 1e6:.2f}"
-    return f"{trial.kernel}: {kernel}{network} M cycles"
+    return f"{trial.kernel}: {kernel}{network} {MILLIONS[unit]}"

@@ -52,6 +52,7 @@ def tune(
             show_default=False,
         ),
     ] = None,
+    device_seconds: options.DeviceSeconds = 300.0,
     out: options.Out = None,
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
@@ -81,7 +82,8 @@ def tune(
             cache_dir=cache_dir,
             no_cache=no_cache,
         )
-        wanted = TuneRequest(trials, seed, until_ms, device, options.image_size(size))
+        shape = options.image_size(size)
+        wanted = TuneRequest(trials, seed, until_ms, device, shape, device_seconds)
         with redirect_stdout(sys.stderr):
             found = run_tune(request, wanted, make_progress(quiet=quiet))
         typer.echo(found.model_dump_json(indent=2) if as_json else found.lines())

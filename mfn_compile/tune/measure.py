@@ -1,4 +1,4 @@
-"""Measures batches of candidates on the virtual board, several networks at a time."""
+"""Measures batches of candidates, several networks at a time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from mfn_compile.errors import InternalCheckError
 from mfn_compile.records import Choice
 from mfn_compile.tune.task import Outcome, Task
-from mfn_compile.tune.whole_network import Answer, Bench
+from mfn_compile.tune.whole_network import Answer
 
 CRASHED = "the compiler crashed"
+
+
+class Bench(Protocol):
+    """Runs a whole network; it is sent to worker processes."""
+
+    @property
+    def place(self) -> str:
+        """Where it runs, for messages."""
+
+    def answer(self, given: Mapping[str, Choice]) -> Answer:
+        """What the network says with these knobs; kernels without keep the core's."""
+
+
 _bench: Bench | None = None  # of a worker process
 
 
@@ -27,11 +41,11 @@ class _Round:
     future: Future[Answer] | None = None
 
 
-class VirtualMeasure:
+class NetworkMeasure:
     """Measures candidates in worker processes; a context manager that ends them.
 
     Args:
-        bench: the network and the core.
+        bench: the network and where it runs.
         processes: networks at a time.
     """
 
@@ -39,7 +53,7 @@ class VirtualMeasure:
         self._bench, self._processes = bench, processes
         self._pool: ProcessPoolExecutor | None = None
 
-    def __enter__(self) -> VirtualMeasure:
+    def __enter__(self) -> NetworkMeasure:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -50,6 +64,7 @@ class VirtualMeasure:
 
         Raises:
             InternalCheckError: the network fails with the core's own knobs too.
+            DeviceError: boards or their tracker failed, and no candidate is to blame.
         """
         rounds, places = _rounds(batch)
         for each in rounds:
@@ -62,10 +77,11 @@ class VirtualMeasure:
             yield _outcome(answer, task.key, seconds)
 
     def rest(self, tasks: Sequence[Task]) -> float:
-        """Cycles of one inference that no task is about, with the core's own knobs.
+        """Cost of one inference that no task is about, with the core's own knobs.
 
         Raises:
             InternalCheckError: the network fails with them.
+            DeviceError: boards or their tracker failed.
         """
         answer = self._default()
         return answer.total - sum(answer.cycles[task.key] * task.calls for task in tasks)
@@ -118,7 +134,7 @@ class VirtualMeasure:
         answer = self._wait(plain)
         if answer.whole or answer.errors:
             raise InternalCheckError(
-                "The network fails on the virtual board before anything is tuned",
+                f"The network fails on {self._bench.place} with the core's own knobs",
                 why=answer.whole or ", ".join(f"{k}: {v}" for k, v in answer.errors.items()),
                 hint="Check the tools with `mfn-compile doctor`; else report it",
             )

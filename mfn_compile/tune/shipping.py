@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mfn_compile.errors import UsageError
 from mfn_compile.records import SCHEMA, Entry, Records, order_of
 from mfn_compile.tune.task import Result, Task
 from mfn_compile.version import __version__
 
 
-def records_of(tasks: Sequence[Task], result: Result, cpu: str, isa: str, seed: int) -> Records:
+def records_of(
+    tasks: Sequence[Task], result: Result, cpu: str, isa: str, device: str, seed: int
+) -> Records:
     """One entry a kernel.
 
     Args:
         tasks: those that were tuned; no two are of one shape.
         cpu: LLVM's name of the core.
         isa: instruction set of the kernels.
+        device: what they were measured on: virtual:CORE, or the key of real boards.
         seed: of the search.
     """
     by_key = {task.key: task for task in tasks}
@@ -36,6 +40,7 @@ def records_of(tasks: Sequence[Task], result: Result, cpu: str, isa: str, seed: 
         schema=SCHEMA,
         cpu=cpu,
         isa=isa,
+        device=device,
         seed=seed,
         version=__version__,
         entries=tuple(sorted(entries, key=order_of)),
@@ -43,7 +48,17 @@ def records_of(tasks: Sequence[Task], result: Result, cpu: str, isa: str, seed: 
 
 
 def merged(several: Sequence[Records]) -> Records:
-    """The records of several networks for one core; of a kernel in two, the faster one's."""
+    """The records of several networks for one core; of a kernel in two, the faster one's.
+
+    Raises:
+        UsageError: they were measured on different devices, whose cycles do not compare.
+    """
+    if len(devices := sorted({records.device for records in several})) > 1:
+        raise UsageError(
+            "Records of different devices cannot be merged",
+            why=" and ".join(devices),
+            hint="Tune all networks on the same device",
+        )
     best: dict[str, Entry] = {}
     for records in several:
         for entry in records.entries:

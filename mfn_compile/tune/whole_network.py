@@ -21,6 +21,7 @@ from mfn_compile.arm.codegen import Compiled, Machine, compile_network
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.host import read_tensors
 from mfn_compile.arm.library import RESERVED
+from mfn_compile.arm.program import Program
 from mfn_compile.arm.schedules import Schedules
 from mfn_compile.device.board import Core
 from mfn_compile.device.emulator import folder as board_folder
@@ -40,10 +41,10 @@ class Answer:
     """What one network said of its candidates, by kernel.
 
     Attributes:
-        cycles: of one call, for kernels that are right.
+        cycles: of one call, for kernels that are right; on a board that is there, nanoseconds.
         errors: of kernels that are wrong.
         whole: why nothing can be said of any of them; empty otherwise.
-        total: cycles of the whole inference.
+        total: the same of the whole inference.
     """
 
     cycles: Mapping[str, float]
@@ -83,6 +84,11 @@ class Bench:
         machine = Machine(variant.name, triple, variant.cpu, features)
         return cls(graph, machine, core, images, board_folder())
 
+    @property
+    def place(self) -> str:
+        """Where it runs, for messages."""
+        return "the virtual board"
+
     @cached_property
     def wanted(self) -> tuple[dict[str, NDArray[Any]], ...]:
         """The oracle's tensors of both images."""
@@ -104,7 +110,7 @@ class Bench:
         wrong = set[str]()
         for workspace, wanted in zip(ran.workspaces, self.wanted, strict=True):
             wrong |= self.wrong(compiled, read_tensors(compiled, workspace), wanted)
-        cycles = _by_key(compiled, ran.cycles)
+        cycles = by_key(compiled.program, ran.cycles)
         right = {key: value for key, value in cycles.items() if key not in wrong}
         return Answer(right, dict.fromkeys(sorted(wrong), WRONG), total=sum(ran.cycles.values()))
 
@@ -127,9 +133,12 @@ class Bench:
         return wrong
 
 
-def _by_key(compiled: Compiled, spent: Mapping[str, float]) -> dict[str, float]:
-    """Cycles of one call, by kernel; two functions may be one kernel with other weights."""
-    program = compiled.program
+def by_key(program: Program, spent: Mapping[str, float]) -> dict[str, float]:
+    """Cost of one call, by kernel; two functions may be one kernel with other weights.
+
+    Args:
+        spent: by function, in an inference.
+    """
     calls = Counter(
         program.schedules[call.kernel].kernel.name
         for step in program.steps

@@ -16,9 +16,9 @@ from mfn_compile.arm.reader import read_graph
 from mfn_compile.device.board import find_core
 from mfn_compile.device.emulator import build_plugin, require_emulator
 from mfn_compile.device.network_run import SUFFIX
-from mfn_compile.errors import DeviceError, InternalCheckError
+from mfn_compile.errors import DeviceError, InternalCheckError, UsageError
 from mfn_compile.tune.engine import tune
-from mfn_compile.tune.measure import VirtualMeasure
+from mfn_compile.tune.measure import NetworkMeasure
 from mfn_compile.tune.shipping import merged, records_of
 from mfn_compile.tune.task import Task
 from mfn_compile.tune.tasks import tasks_of
@@ -50,8 +50,8 @@ def tasks(bench: Bench) -> tuple[Task, ...]:
 
 
 @pytest.fixture(scope="module")
-def measure(bench: Bench) -> Iterator[VirtualMeasure]:
-    with VirtualMeasure(bench, 1) as found:
+def measure(bench: Bench) -> Iterator[NetworkMeasure]:
+    with NetworkMeasure(bench, 1) as found:
         yield found
 
 
@@ -62,7 +62,7 @@ def test_tasks_are_the_kernels_with_something_to_choose(tasks: tuple[Task, ...])
 
 
 def test_tuning_resumes_ships_and_repeats_itself(
-    bench: Bench, tasks: tuple[Task, ...], measure: VirtualMeasure, tmp_path: Path
+    bench: Bench, tasks: tuple[Task, ...], measure: NetworkMeasure, tmp_path: Path
 ) -> None:
     def run(folder: Path, trials: int) -> object:
         return tune(tasks, measure, folder, trials=trials, seed=1, target=CPU, batch=2)
@@ -74,8 +74,12 @@ def test_tuning_resumes_ships_and_repeats_itself(
     assert first.measured + second.measured == whole.measured == count
     assert second.kernels == whole.kernels
     assert whole.cycles <= whole.first_cycles
-    records = records_of(tasks, whole, CPU, ISA, 1)
+    records = records_of(tasks, whole, CPU, ISA, f"virtual:{CPU}", 1)
     assert merged([records, records]) == records
+    board = records.model_copy(update={"device": "pi4"})
+    assert (records.unit, board.unit) == ("cycles", "ns")
+    with pytest.raises(UsageError, match="different devices"):
+        merged([records, board])
     for task, winner in zip(tasks, whole.kernels, strict=True):
         found = records.lookup(task.family, task.sizes, task.attributes)
         assert found is not None
@@ -84,13 +88,13 @@ def test_tuning_resumes_ships_and_repeats_itself(
 
 
 def test_the_sum_of_the_kernels_is_a_part_of_the_whole(
-    tasks: tuple[Task, ...], measure: VirtualMeasure
+    tasks: tuple[Task, ...], measure: NetworkMeasure
 ) -> None:
     assert measure.rest(tasks) > 0
 
 
 def test_one_candidate_that_cannot_be_compiled_spoils_no_other(
-    tasks: tuple[Task, ...], measure: VirtualMeasure
+    tasks: tuple[Task, ...], measure: NetworkMeasure
 ) -> None:
     batch = [(task, dict(task.first)) for task in tasks]
     batch[1][1]["loads"] = "backwards"
@@ -115,5 +119,8 @@ def test_a_kernel_with_a_wrong_bit_is_named_and_those_behind_it_are_not(bench: B
 
 def test_a_network_that_fails_by_itself_is_no_candidate_s_fault(bench: Bench) -> None:
     broken = replace(bench, images=bench.images[:, :1])
-    with VirtualMeasure(broken, 1) as measure, pytest.raises(InternalCheckError, match="before"):
+    with (
+        NetworkMeasure(broken, 1) as measure,
+        pytest.raises(InternalCheckError, match="virtual board"),
+    ):
         measure.rest(())

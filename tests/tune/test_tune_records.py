@@ -32,7 +32,15 @@ def entry(sizes: dict[str, int], stride: int = 1, knob: int = 0, family: str = "
 
 
 def records(*entries: Entry) -> Records:
-    return Records(schema=SCHEMA, cpu="a72", isa="neon", seed=0, version="1", entries=entries)
+    return Records(
+        schema=SCHEMA,
+        cpu="a72",
+        isa="neon",
+        device="virtual:a72",
+        seed=0,
+        version="1",
+        entries=entries,
+    )
 
 
 def unique(sizes: list[dict[str, int]]) -> list[dict[str, int]]:
@@ -86,11 +94,11 @@ def test_attributes_that_differ_are_never_exact() -> None:
 def test_a_tuning_ships_and_comes_back(tmp_path: Path) -> None:
     tasks = network()
     result = tune(tasks, measure, tmp_path / "run", trials=30, seed=9, target="t")
-    made = records_of(tasks, result, cpu="cortex-a72", isa="neon", seed=9)
+    made = records_of(tasks, result, cpu="cortex-a72", isa="neon", device="pi4", seed=9)
     made.save(tmp_path / "records.json")
     text = (tmp_path / "records.json").read_text()
     assert Records.load(tmp_path / "records.json") == made
-    assert text.count("\n") == 6 + len(tasks) + 3
+    assert text.count("\n") == 7 + len(tasks) + 3
     for task, winner in zip(tasks, result.kernels, strict=True):
         found = made.lookup(task.family, task.sizes, task.attributes)
         assert found is not None

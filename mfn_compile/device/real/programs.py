@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mfn_compile.arm.firmware.archive import make_archive
 from mfn_compile.arm.firmware.facts import Variant
@@ -18,6 +19,9 @@ from mfn_compile.errors import BadInputError, DeviceError
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.target import Code, Target
 from mfn_compile.tomlfile import validate
+
+if TYPE_CHECKING:
+    from mfn_compile.arm.schedules import Schedules
 
 SOURCE = Path(__file__).parent / "board.c"
 CONVENTION = SOURCE.with_name("tvm_call.h")
@@ -104,8 +108,11 @@ def find_layers(bundle: Path) -> LayerSource | None:
     return LayerSource(parts[0], read_manifest(bundle).preprocessing, target.code)
 
 
-def mark_layers(source: LayerSource) -> Marked:
+def mark_layers(source: LayerSource, schedules: Sequence[Schedules] | None = None) -> Marked:
     """Compile the network with a mark before every kernel; the shipped library stays as it is.
+
+    Args:
+        schedules: of the kernels of each variant; those that ship by default.
 
     Raises:
         BadInputError: the network cannot be compiled.
@@ -125,10 +132,10 @@ def mark_layers(source: LayerSource) -> Marked:
 
     graph = read_graph(source.qdq, source.preprocessing)
     compiled = []
-    for variant in source.code.variants:
+    for place, variant in enumerate(source.code.variants):
         features = (*variant.features, *RESERVED)
         machine = Machine(variant.name, source.code.triple, variant.cpu, features)
-        program = make_program(graph, machine.schedules())
+        program = make_program(graph, schedules[place] if schedules else machine.schedules())
         plan = make_plan(program)
         target = make_target(machine.triple, machine.cpu, features)
         kernels = to_llvm({name: build() for name, build in program.kernels.items()}, target)
