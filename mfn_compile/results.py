@@ -206,7 +206,7 @@ class KernelSchedule(Frozen):
     layers: int = Field(description="how many layers it serves")
     knobs: dict[str, str | int | bool]
     source: Literal["tuned", "nearest", "default"] = Field(
-        description="tuned for this kernel; taken from the nearest tuned one; the core's default"
+        description="tuned for this kernel; taken from the nearest tuned one; the default"
     )
     tuned_for: str = Field(default="", description="kernel that was tuned; empty for the default")
     cycles: float | None = Field(default=None, description="of one call, in the tuning")

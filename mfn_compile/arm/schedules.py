@@ -1,4 +1,4 @@
-"""Which knobs every kernel gets: measured ones where tuning found some, else the core's own row."""
+"""Which knobs every kernel gets: measured ones where tuning found some, else the default."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from mfn_compile.arm.kernels.knobs import Key, Knobs, Value, knobs_of, space_of
+from mfn_compile.arm.kernels.knobs import DEFAULT, Key, Knobs, Value, space_of
 from mfn_compile.errors import BadInputError
 from mfn_compile.records import Records
 from mfn_compile.resources import data_dir
@@ -22,7 +22,7 @@ class Schedule:
 
     Attributes:
         kernel: what they are for.
-        source: "tuned" for this very kernel, those of the "nearest" tuned one, or the core's
+        source: "tuned" for this very kernel, those of the "nearest" tuned one, or the
             "default".
         tuned_for: the kernel that was tuned; empty for the default.
         cycles: of one call, in the tuning of this very kernel; `first_cycles` with the knobs that
@@ -59,12 +59,11 @@ class Schedules:
         Raises:
             TypeError: `given` names a knob that there is not.
         """
-        default = knobs_of(self.cpu)
         if kernel.name in self.given:
-            knobs = replace(default, **self.given[kernel.name])  # type: ignore[arg-type]
+            knobs = replace(DEFAULT, **self.given[kernel.name])  # type: ignore[arg-type]
             return Schedule(kernel, knobs, "tuned", kernel.name)
         if self.records is None:
-            return Schedule(kernel, default, "default")
+            return Schedule(kernel, DEFAULT, "default")
         space = space_of(kernel.family, self.isa)
 
         def today(knobs: Mapping[str, Value]) -> bool:
@@ -72,9 +71,9 @@ class Schedules:
 
         found = self.records.lookup(kernel.family, kernel.sizes, kernel.attributes, today)
         if found is None:
-            return Schedule(kernel, default, "default")
+            return Schedule(kernel, DEFAULT, "default")
         entry = found.entry
-        knobs = replace(default, **entry.knobs)  # type: ignore[arg-type]
+        knobs = replace(DEFAULT, **entry.knobs)  # type: ignore[arg-type]
         if not found.exact:
             return Schedule(kernel, knobs, "nearest", entry.kernel)
         return Schedule(kernel, knobs, "tuned", entry.kernel, entry.cycles, entry.first_cycles)

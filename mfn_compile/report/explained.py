@@ -26,10 +26,10 @@ SCHEDULE_HEADER = (
 WAYS_HEADER = ("What", "Where", "Million cycles", "One image", "Within the budget", "Asks for")
 SCHEDULES = (
     "How the code of each kernel is ordered. Gains are of the tuning's own cycles, against the "
-    "knobs that it began with; knobs from the nearest tuned kernel, and a core's default ones, "
+    "knobs that it began with; knobs from the nearest tuned kernel, and the default ones, "
     "have none of their own. What limits a kernel is told for the device of this report."
 )
-SOURCES = {"tuned": "tuned", "nearest": "nearest tuned", "default": "default of the core"}
+SOURCES = {"tuned": "tuned", "nearest": "nearest tuned", "default": "default"}
 
 
 def schedule_facts(found: Firmware) -> list[Fact]:

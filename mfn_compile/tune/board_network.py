@@ -122,11 +122,11 @@ class BoardBench:
     def answer(self, given: Mapping[str, Choice]) -> Answer:
         """Build the network with these knobs and run it on a board; times are nanoseconds.
 
-        Kernels without knobs keep the core's. Where a board fails, the core's own knobs run next:
+        Kernels without knobs keep the default. Where a board fails, the default knobs run next:
         if these run, the candidates are to blame, a single one after a second try.
 
         Raises:
-            DeviceError: boards or the tracker fail with the core's own knobs too, or the board
+            DeviceError: boards or the tracker fail with the default knobs too, or the board
                 cannot run the variant; nothing is said of the candidates then.
         """
         try:

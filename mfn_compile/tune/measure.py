@@ -26,7 +26,7 @@ class Bench(Protocol):
         """Where it runs, for messages."""
 
     def answer(self, given: Mapping[str, Choice]) -> Answer:
-        """What the network says with these knobs; kernels without keep the core's."""
+        """What the network says with these knobs; kernels without keep the default."""
 
 
 _bench: Bench | None = None  # of a worker process
@@ -63,7 +63,7 @@ class NetworkMeasure:
         """Outcomes in the batch's order.
 
         Raises:
-            InternalCheckError: the network fails with the core's own knobs too.
+            InternalCheckError: the network fails with the default knobs too.
             DeviceError: boards or their tracker failed, and no candidate is to blame.
         """
         rounds, places = _rounds(batch)
@@ -77,7 +77,7 @@ class NetworkMeasure:
             yield _outcome(answer, task.key, seconds)
 
     def rest(self, tasks: Sequence[Task]) -> float:
-        """Cost of one inference that no task is about, with the core's own knobs.
+        """Cost of one inference that no task is about, with the default knobs.
 
         Raises:
             InternalCheckError: the network fails with them.
@@ -128,13 +128,13 @@ class NetworkMeasure:
         return Answer(cycles, errors)
 
     def _default(self) -> Answer:
-        """The network with the core's own knobs, which must not fail."""
+        """The network with the default knobs, which must not fail."""
         plain = _Round()
         self._submit(plain)
         answer = self._wait(plain)
         if answer.whole or answer.errors:
             raise InternalCheckError(
-                f"The network fails on {self._bench.place} with the core's own knobs",
+                f"The network fails on {self._bench.place} with the default knobs",
                 why=answer.whole or ", ".join(f"{k}: {v}" for k, v in answer.errors.items()),
                 hint="Check the tools with `mfn-compile doctor`; else report it",
             )

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 
 from mfn_compile.arm.graph import IntegerGraph
-from mfn_compile.arm.kernels.knobs import knobs_of, space_of
+from mfn_compile.arm.kernels.knobs import DEFAULT, space_of
 from mfn_compile.arm.program import make_program
 from mfn_compile.arm.schedules import Schedules
 from mfn_compile.tune.task import Knob, Task
@@ -16,13 +16,13 @@ def tasks_of(graph: IntegerGraph, cpu: str, isa: str) -> tuple[Task, ...]:
     """One task for each kernel with knobs, in the order of the network.
 
     Args:
-        cpu: LLVM's name of the core; its row of knobs is the hand-chosen beginning.
+        cpu: LLVM's name of the core.
 
     Raises:
         BadInputError: a layer has a shape that no kernel takes.
     """
     program = make_program(graph, Schedules(cpu, isa))
-    default = asdict(knobs_of(cpu))
+    default = asdict(DEFAULT)
     calls = Counter(
         program.schedules[call.kernel].kernel.name
         for step in program.steps

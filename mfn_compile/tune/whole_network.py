@@ -95,7 +95,7 @@ class Bench:
         return tuple(oracle.run(self.graph, image) for image in self.images)
 
     def answer(self, given: Mapping[str, Choice]) -> Answer:
-        """Build, run and check the network with these knobs; kernels without keep the core's."""
+        """Build, run and check the network with these knobs; kernels without keep the default."""
         schedules = Schedules(self.machine.cpu, self.machine.isa, None, given)
         try:
             compiled = compile_network(

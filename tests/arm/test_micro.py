@@ -11,7 +11,7 @@ import pytest
 
 from mfn_compile.arm.graph import Conv
 from mfn_compile.arm.kernels import epilogue, micro
-from mfn_compile.arm.kernels.knobs import CORES, DEFAULT, Loads, knobs_of
+from mfn_compile.arm.kernels.knobs import Loads
 from tests.arm.graphs import Draft, Style
 
 _LOADS: tuple[Loads, ...] = ("whole", "halves", "general")
@@ -139,11 +139,6 @@ def test_a_split_bias_gives_the_exact_sum() -> None:
         fits = np.abs(bias + products) <= epilogue.EXACT
         total = (split["bias"] + np.int32(products)).view(np.float32) - split["shift"]
         assert np.array_equal(total[fits], (bias + products)[fits].astype(np.float32))
-
-
-def test_unknown_cores_get_the_default() -> None:
-    assert knobs_of("cortex-x925") == DEFAULT
-    assert all(knobs_of(cpu) is knobs for cpu, knobs in CORES.items())
 
 
 def test_one_multiply_add_scales_a_positive_sum_exactly() -> None:

@@ -1,4 +1,4 @@
-"""How code is scheduled for a core: one table row a core, data that a tuner can fill."""
+"""How a kernel's code can be ordered: the choices, which tuning makes for each kernel and core."""
 
 from __future__ import annotations
 
@@ -75,13 +75,4 @@ def space_of(family: str, isa: str) -> Mapping[str, tuple[Value, ...]]:
     return SPACES.get((family, isa), {})
 
 
-DEFAULT = Knobs()
-CORES: dict[str, Knobs] = {
-    "cortex-a53": Knobs(loads="general"),
-    "cortex-a55": Knobs(loads="halves", quads=False),
-}
-
-
-def knobs_of(cpu: str) -> Knobs:
-    """The row of a core by LLVM's name; an unknown one is taken for an out-of-order core."""
-    return CORES.get(cpu, DEFAULT)
+DEFAULT = Knobs()  # of a kernel that nobody tuned
