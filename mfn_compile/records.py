@@ -37,7 +37,7 @@ class Entry(Frozen):
         kernel: the task's key.
         sizes: the shape, each at least 1.
         attributes: what tells kernels of the family apart that is no size.
-        cycles: of one call with `knobs`; `first_cycles` with the hand-chosen ones. In the unit of
+        cycles: of one layer with `knobs`; `first_cycles` with the hand-chosen ones. In the unit of
             the records: on a board that was there they are nanoseconds.
         trial: when it was found.
     """

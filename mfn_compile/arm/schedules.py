@@ -25,7 +25,7 @@ class Schedule:
         source: "tuned" for this very kernel, those of the "nearest" tuned one, or the
             "default".
         tuned_for: the kernel that was tuned; empty for the default.
-        cycles: of one call, in the tuning of this very kernel; `first_cycles` with the knobs that
+        cycles: of one layer, in the tuning of this very kernel; `first_cycles` with the knobs that
             it began with.
     """
 

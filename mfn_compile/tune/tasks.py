@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.kernels.knobs import DEFAULT, space_of
-from mfn_compile.arm.program import make_program
+from mfn_compile.arm.program import Program, make_program
 from mfn_compile.arm.schedules import Schedules
 from mfn_compile.tune.task import Knob, Task
 
@@ -23,12 +23,7 @@ def tasks_of(graph: IntegerGraph, cpu: str, isa: str) -> tuple[Task, ...]:
     """
     program = make_program(graph, Schedules(cpu, isa))
     default = asdict(DEFAULT)
-    calls = Counter(
-        program.schedules[call.kernel].kernel.name
-        for step in program.steps
-        for call in step.calls
-        if call.kernel in program.schedules
-    )
+    calls = layers_of(program)
     keys = {schedule.kernel.name: schedule.kernel for schedule in program.schedules.values()}
     found = []
     for name, count in calls.items():
@@ -39,3 +34,14 @@ def tasks_of(graph: IntegerGraph, cpu: str, isa: str) -> tuple[Task, ...]:
             attributes = {k: key.attributes[k] for k in sorted(key.attributes)}
             found.append(Task(name, key.family, knobs, key.sizes, count, first, attributes))
     return tuple(found)
+
+
+def layers_of(program: Program) -> Counter[str]:
+    """How many layers each kernel with knobs computes, in one call or strip by strip."""
+    used = {
+        (program.schedules[call.kernel].kernel.name, call.layer)
+        for call in program.calls()
+        if call.kernel in program.schedules
+    }
+    order = {schedule.kernel.name: 0 for schedule in program.schedules.values()}
+    return Counter(order) + Counter(name for name, _ in used)

@@ -6,7 +6,7 @@ is what would ship: the same calls, with the same operands and constants.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +29,7 @@ from mfn_compile.device.network_run import SUFFIX, run_network
 from mfn_compile.errors import MfnError
 from mfn_compile.records import Choice
 from mfn_compile.target import Variant
+from mfn_compile.tune.tasks import layers_of
 
 # What a candidate can do: TVM raises errors of Python besides its own.
 FAILURES = (MfnError, RuntimeError, ValueError, TypeError, LookupError)
@@ -41,7 +42,7 @@ class Answer:
     """What one network said of its candidates, by kernel.
 
     Attributes:
-        cycles: of one call, for kernels that are right; on a board that is there, nanoseconds.
+        cycles: of one layer, for kernels that are right; on a board that is there, nanoseconds.
         errors: of kernels that are wrong.
         whole: why nothing can be said of any of them; empty otherwise.
         total: the same of the whole inference.
@@ -134,18 +135,12 @@ class Bench:
 
 
 def by_key(program: Program, spent: Mapping[str, float]) -> dict[str, float]:
-    """Cost of one call, by kernel; two functions may be one kernel with other weights.
+    """Cost of one layer, by kernel; two functions may be one kernel with other weights.
 
     Args:
         spent: by function, in an inference.
     """
-    calls = Counter(
-        program.schedules[call.kernel].kernel.name
-        for step in program.steps
-        for call in step.calls
-        if call.kernel in program.schedules
-    )
     sums: dict[str, float] = defaultdict(float)
     for function, schedule in program.schedules.items():
         sums[schedule.kernel.name] += spent.get(function, 0.0)
-    return {key: sums[key] / count for key, count in calls.items()}
+    return {key: sums[key] / count for key, count in layers_of(program).items()}
