@@ -211,6 +211,9 @@ class KernelSchedule(Frozen):
     tuned_for: str = Field(default="", description="kernel that was tuned; empty for the default")
     cycles: float | None = Field(default=None, description="of one call, in the tuning")
     first_cycles: float | None = Field(default=None, description="with the untuned knobs")
+    unit: Literal["cycles", "ns"] = Field(
+        default="cycles", description="of both; nanoseconds where a board was measured"
+    )
 
     @property
     def gain(self) -> float | None:

@@ -35,6 +35,7 @@ def describe_schedules(compiled: Compiled) -> tuple[KernelSchedule, ...]:
                 tuned_for=schedule.tuned_for,
                 cycles=schedule.cycles,
                 first_cycles=schedule.first_cycles,
+                unit=schedule.unit,
             )
         )
     return tuple(found)

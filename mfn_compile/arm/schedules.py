@@ -25,6 +25,7 @@ class Schedule:
         source: "tuned" for this very kernel, those of the "nearest" tuned one, or the
             "default".
         tuned_for: the kernel that was tuned; empty for the default.
+        unit: of `cycles`: a board that is there has nanoseconds.
         cycles: of one layer, in the tuning of this very kernel; `first_cycles` with the knobs that
             it began with.
     """
@@ -35,6 +36,7 @@ class Schedule:
     tuned_for: str = ""
     cycles: float | None = None
     first_cycles: float | None = None
+    unit: Literal["cycles", "ns"] = "cycles"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,15 @@ class Schedules:
         knobs = replace(DEFAULT, **entry.knobs)  # type: ignore[arg-type]
         if not found.exact:
             return Schedule(kernel, knobs, "nearest", entry.kernel)
-        return Schedule(kernel, knobs, "tuned", entry.kernel, entry.cycles, entry.first_cycles)
+        return Schedule(
+            kernel,
+            knobs,
+            "tuned",
+            entry.kernel,
+            entry.cycles,
+            entry.first_cycles,
+            self.records.unit,
+        )
 
 
 def shipped(cpu: str, isa: str) -> Schedules:

@@ -16,7 +16,7 @@ SCHEDULE_HEADER = (
     "Layers",
     "Knobs",
     "From",
-    "Thousand cycles, untuned",
+    "Untuned",
     "Tuned",
     "Gain",
     "Multiply-adds a cycle",
@@ -68,8 +68,8 @@ def _schedule(row: KernelSchedule, cost: KernelCost | None) -> tuple[str, ...]:
         fmt.count(row.layers),
         ", ".join(f"{name} {_value(value)}" for name, value in row.knobs.items()),
         source,
-        _thousands(row.first_cycles),
-        _thousands(row.cycles),
+        _cost(row.first_cycles, row.unit),
+        _cost(row.cycles, row.unit),
         fmt.ABSENT if row.gain is None else fmt.ratio(row.gain),
         fmt.ABSENT if rate is None else fmt.fixed(rate, 2),
         fmt.ABSENT if share is None else f"{100 * share:.0f} %",
@@ -81,8 +81,10 @@ def _value(value: str | int | bool) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _thousands(cycles: float | None) -> str:
-    return fmt.ABSENT if cycles is None else fmt.fixed(cycles / 1000, 1)
+def _cost(value: float | None, unit: str) -> str:
+    if value is None:
+        return fmt.ABSENT
+    return f"{fmt.fixed(value / 1000, 1)} {'µs' if unit == 'ns' else 'k cycles'}"
 
 
 def ways(found: Ways, limit_ms: float) -> Rows:
