@@ -264,7 +264,7 @@ class _Scheduler:
         self._ready = dict.fromkeys(given, 0)
         self._waiting = list(range(len(code.lines)))
         self._users = Counter(line.base for line in code.lines if line.base)
-        self._height = _heights(code.lines) if steep else [0] * len(code.lines)
+        self._height = _heights(code.lines) if steep else None
 
     def run(self) -> tuple[int, list[Line]]:
         """Cycles, and all lines in their new order."""
@@ -280,7 +280,10 @@ class _Scheduler:
         return cycle, order
 
     def _pick(self, cycle: int, *, side: bool, loads: bool = True) -> Line | None:
-        for at in sorted(self._waiting[:_WINDOW], key=lambda at: -self._height[at]):
+        window = self._waiting[:_WINDOW]
+        if self._height is not None:
+            window.sort(key=self._height.__getitem__, reverse=True)
+        for at in window:
             line = self._lines[at]
             fits = line.side == side and (loads or not line.is_load)
             if not fits or not self._can_go(line, cycle):
