@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from mfn_compile.constant_result import ConstantChannels
 from mfn_compile.device_result import Chance, DeviceResult, Ways
 from mfn_compile.frozen import Frozen
 from mfn_compile.knob_result import KnobSearch, OpenVinoUse
@@ -232,6 +233,9 @@ class Firmware(Frozen):
     variants: tuple[CodeSize, ...]
     stack: int = Field(description="worst-case bytes of stack of any call, choosing included")
     plan: MemoryPlan
+    constant: ConstantChannels | None = Field(
+        default=None, description="channels that were left out; None where there are none"
+    )
     census: tuple[KernelCensus, ...]
     schedules: tuple[KernelSchedule, ...] = Field(
         default=(), description="of the kernels that have something to choose"

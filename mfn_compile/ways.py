@@ -112,6 +112,7 @@ class Explorer:
     def _smaller(self, height: int, width: int) -> float:
         """Cycles of the network on a smaller image."""
         from mfn_compile.arm.codegen import Machine, compile_network  # noqa: PLC0415
+        from mfn_compile.arm.constant_channels import without_constant_channels  # noqa: PLC0415
         from mfn_compile.arm.library import RESERVED  # noqa: PLC0415
         from mfn_compile.arm.resize import resized  # noqa: PLC0415
         from mfn_compile.arm.schedules import schedules_for  # noqa: PLC0415
@@ -122,7 +123,7 @@ class Explorer:
         features = (*variant.features, *RESERVED)
         machine = Machine(variant.name, self.code.triple, variant.cpu, features)
         schedules = schedules_for(variant.cpu, variant.name, self.tuned)
-        graph = resized(self._graph, height, width)
+        graph = without_constant_channels(resized(self._graph, height, width))
         compiled = compile_network(graph, machine, suffix=SUFFIX, schedules=schedules)
         shape = (2, height, width, 3)
         images = np.random.default_rng(SEED).integers(0, 256, shape, np.uint8)

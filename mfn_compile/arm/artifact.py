@@ -91,6 +91,7 @@ def make_firmware(
         variants=library.variants,
         stack=max(row.bytes for row in library.stack),
         plan=library.plan,
+        constant=library.constant,
         census=library.census,
         schedules=library.schedules,
         agreement=agreement,

@@ -13,6 +13,11 @@ from mfn_compile.arm.codegen import (
     library_ir,
     object_code,
 )
+from mfn_compile.arm.constant_channels import (
+    channels_of,
+    multiply_adds,
+    without_constant_channels,
+)
 from mfn_compile.arm.explain import describe_schedules
 from mfn_compile.arm.firmware.census import Kind, check_integer
 from mfn_compile.arm.firmware.elf import ObjectFacts, check_object, section_sizes
@@ -24,6 +29,7 @@ from mfn_compile.arm.parallel import Grain
 from mfn_compile.arm.plan import Plan
 from mfn_compile.arm.program import Program
 from mfn_compile.arm.schedules import Schedules, shipped
+from mfn_compile.constant_result import ConstantChannels
 from mfn_compile.results import CodeSize, KernelCensus, KernelSchedule, MemoryPlan, PlanRow
 from mfn_compile.target import Code
 
@@ -44,6 +50,7 @@ class Library:
     content: bytes
     variants: tuple[CodeSize, ...]
     plan: MemoryPlan
+    constant: ConstantChannels | None
     census: tuple[KernelCensus, ...]
     schedules: tuple[KernelSchedule, ...]
     stack: tuple[StackRow, ...]
@@ -67,6 +74,8 @@ def build_library(
 ) -> Library:
     """Compile every variant of `code` and look at the machine code that came out.
 
+    Channels that no image can change are left out (see `without_constant_channels`).
+
     Args:
         schedules: of the kernels of each variant; those that ship by default.
 
@@ -76,9 +85,10 @@ def build_library(
             int8 kernel does not multiply in integers.
     """
     ours = schedules or [shipped(v.cpu, v.name) for v in code.variants]
+    smaller = without_constant_channels(graph)
     compiled = [
         compile_network(
-            graph,
+            smaller,
             Machine(variant.name, code.triple, variant.cpu, (*variant.features, *RESERVED)),
             suffix=f"_{variant.name}",
             schedules=chosen,
@@ -97,12 +107,22 @@ def build_library(
         content=content,
         variants=sizes,
         plan=_describe(largest.plan, largest.program),
+        constant=None if smaller is graph else _left_out(graph, smaller),
         census=tuple(census),
         schedules=tuple(row for each in compiled for row in describe_schedules(each)),
         stack=stack,
         parts=_parts(content, checked, sizes),
         parallel_workspace=max(each.plan.peak for each in threaded.values()),
         threads=Parts(variants=tuple(_tasks(name, each) for name, each in threaded.items())),
+    )
+
+
+def _left_out(whole: IntegerGraph, smaller: IntegerGraph) -> ConstantChannels:
+    return ConstantChannels(
+        dropped=channels_of(whole) - channels_of(smaller),
+        channels=channels_of(whole),
+        multiply_adds=multiply_adds(smaller),
+        whole_multiply_adds=multiply_adds(whole),
     )
 
 

@@ -40,6 +40,7 @@ def facts(found: Firmware) -> list[Fact]:
         Fact("Mean cosine to OpenVINO", fmt.cosine(found.openvino_cosine)),
         Fact("Lowest cosine to OpenVINO", fmt.cosine(found.openvino_min_cosine)),
     ]
+    rows += _constant(found)
     return rows + ([Fact("Not proven here", found.unproven)] if found.unproven else [])
 
 
@@ -126,6 +127,18 @@ def _linked(found: Firmware) -> str:
     if not found.shared_library:
         return "none: no compiler for AArch64 was found, or the target has no operating system"
     return names.get(found.shared_library, f"linked by {found.shared_library}")
+
+
+def _constant(found: Firmware) -> list[Fact]:
+    constant = found.constant
+    if constant is None:
+        return []
+    channels = f"{fmt.count(constant.dropped)} of {fmt.count(constant.channels)}"
+    saved = f"{fmt.count(constant.multiply_adds)} of {fmt.count(constant.whole_multiply_adds)}"
+    return [
+        Fact("Constant channels left out", channels),
+        Fact("Multiply-adds left", saved),
+    ]
 
 
 def _by_layer(found: Firmware) -> str:

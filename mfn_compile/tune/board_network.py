@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfn_compile.arm import oracle
+from mfn_compile.arm.constant_channels import without_constant_channels
 from mfn_compile.arm.firmware.facts import FirmwareFacts
 from mfn_compile.arm.firmware.render import render
 from mfn_compile.arm.graph import Input, IntegerGraph, Normalize
@@ -192,7 +193,7 @@ class BoardBench:
 
     def _times(self, schedules: Schedules, timed: BoardAnswer) -> Answer:
         """Medians of the calls, summed by function, as nanoseconds of one call of each kernel."""
-        program = make_program(self.graph, schedules)
+        program = make_program(without_constant_channels(self.graph), schedules)
         calls = [call.kernel for step in program.steps for call in step.calls]
         rows = np.array(timed.layers_ns, np.float64)
         if rows.ndim != 2 or rows.shape[1] != len(calls):

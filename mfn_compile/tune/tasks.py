@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 
+from mfn_compile.arm.constant_channels import without_constant_channels
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.kernels.knobs import DEFAULT, space_of
 from mfn_compile.arm.program import Program, make_program
@@ -13,7 +14,7 @@ from mfn_compile.tune.task import Knob, Task
 
 
 def tasks_of(graph: IntegerGraph, cpu: str, isa: str) -> tuple[Task, ...]:
-    """One task for each kernel with knobs, in the order of the network.
+    """One task for each kernel with knobs, in the order of the network as it is built.
 
     Args:
         cpu: LLVM's name of the core.
@@ -21,7 +22,7 @@ def tasks_of(graph: IntegerGraph, cpu: str, isa: str) -> tuple[Task, ...]:
     Raises:
         BadInputError: a layer has a shape that no kernel takes.
     """
-    program = make_program(graph, Schedules(cpu, isa))
+    program = make_program(without_constant_channels(graph), Schedules(cpu, isa))
     default = asdict(DEFAULT)
     calls = layers_of(program)
     keys = {schedule.kernel.name: schedule.kernel for schedule in program.schedules.values()}

@@ -104,12 +104,12 @@ def test_one_candidate_that_cannot_be_compiled_spoils_no_other(
 
 
 def test_a_kernel_with_a_wrong_bit_is_named_and_those_behind_it_are_not(bench: Bench) -> None:
-    compiled = compile_network(bench.graph, bench.machine, suffix=SUFFIX, overlap=False)
+    compiled = compile_network(bench.built, bench.machine, suffix=SUFFIX, overlap=False)
     right = bench.wanted[0]
-    first = next(n for n in bench.graph.nodes if isinstance(n, Conv))
+    first = next(n for n in bench.built.nodes if isinstance(n, Conv))
     tensors = {name: value.copy() for name, value in right.items()}
     tensors[first.output].flat[0] ^= 1
-    for node in bench.graph.nodes[2:]:
+    for node in bench.built.nodes[2:]:
         tensors[node.output] = oracle.run_node(node, tensors)
     step = next(s for s in compiled.program.steps if s.writes == first.output)
     known = compiled.program.schedules

@@ -18,7 +18,9 @@ from mfn_compile.arm.firmware.facts import Variant
 from mfn_compile.arm.firmware.linker import native_aarch64
 from mfn_compile.arm.firmware.parts import read_parts
 from mfn_compile.arm.graph import IntegerGraph
+from mfn_compile.constant_result import ConstantChannels
 from mfn_compile.errors import ExitCode, InternalCheckError
+from mfn_compile.report.firmware import facts
 from mfn_compile.target import Code, load_target
 from tests.arm import emulated
 from tests.arm.firmware import networks, stub
@@ -209,6 +211,17 @@ def test_every_kernel_is_reported_as_what_it_is(made: Made) -> None:
         assert all(
             3 * row.float_multiply_add <= row.dot + row.widening + row.multiply for row in rows
         )
+
+
+def test_the_report_tells_of_constant_channels_where_there_are_any(made: Made) -> None:
+    assert not any("Constant" in fact.label for fact in facts(made.firmware))
+    constant = ConstantChannels(
+        dropped=40, channels=1200, multiply_adds=1000, whole_multiply_adds=2000
+    )
+    told = facts(made.firmware.model_copy(update={"constant": constant}))
+    values = {fact.label: fact.value for fact in told}
+    assert values["Constant channels left out"] == "40 of 1,200"
+    assert values["Multiply-adds left"] == "1,000 of 2,000"
 
 
 def test_float_kernels_are_reported_as_float() -> None:
