@@ -24,6 +24,7 @@ from mfn_compile.tune.task import Task
 from mfn_compile.tune.tasks import tasks_of
 from mfn_compile.tune.whole_network import Bench
 from tests.arm.firmware import networks, stub
+from tests.arm.graphs import Draft
 from tests.arm.qdq_files import PREPROCESSING
 
 CPU, ISA = "cortex-a53", "neon"
@@ -115,6 +116,20 @@ def test_a_kernel_with_a_wrong_bit_is_named_and_those_behind_it_are_not(bench: B
     known = compiled.program.schedules
     keys = {known[call.kernel].kernel.name for call in step.calls if call.kernel in known}
     assert bench.wrong(compiled, tensors, right) == keys
+
+
+def test_channels_that_do_not_ship_are_not_measured(bench: Bench) -> None:
+    draft = Draft(5)
+    x = draft.conv(draft.conv(draft.image(6, 6), 48), 24)
+    node = draft.nodes[-1]
+    assert isinstance(node, Conv)
+    draft.change(weight=np.where(np.arange(48) < 30, 0, node.weight).astype(np.int8))
+    graph = draft.graph(draft.conv(x, 8, (6, 6), to_float=True))
+    smaller = replace(bench, graph=graph, images=bench.images[:, :6, :6].copy())
+    found = smaller.answer({})
+    assert (found.errors, found.whole) == ({}, "")
+    assert found.cycles.keys() == {task.key for task in tasks_of(graph, CPU, ISA)}
+    assert smaller.built.tensors[graph.nodes[1].output].channels == 18
 
 
 def test_a_network_that_fails_by_itself_is_no_candidate_s_fault(bench: Bench) -> None:
