@@ -72,6 +72,7 @@ class BoardCore(Frozen):
 
     core: str = Field(description="a core that the virtual board has a model of")
     clock_ghz: float = Field(gt=0, le=10)
+    count: int = Field(default=4, ge=1, le=1024, description="how many there are")
     l1: Cache | None = Field(default=None, description="L1 data cache, if not the core's usual")
     l2: Cache | None = Field(default=None, description="L2 cache, likewise")
     calibration: Calibration | None = Field(

@@ -37,7 +37,7 @@ from mfn_compile.results import (
 from mfn_compile.stages import Checkpoint, describe_checkpoint, open_store
 from mfn_compile.store import Stage, Store, Stored
 from mfn_compile.target import OverflowFix, Target, load_target
-from mfn_compile.tuning import Tuned, TuneRequest, tune_target
+from mfn_compile.tuning import Tuned, TuneRequest, identity, places_of, tune_target
 from mfn_compile.version import __version__
 from mfn_compile.ways import Explorer, explore
 
@@ -71,6 +71,11 @@ def run(request: CompileRequest, progress: Progress | None = None) -> Outcome:
     target, recipe = load_target(request.target), load_recipe(request.recipe)
     backend = make_backend(target, request.threads, request.tune)
     device = on_device.choose(request.device, target, request.target)
+    if target.code is None and (request.tuned is not None or request.until_ms is not None):
+        raise UsageError(
+            f"--tuned and --until-ms are for ARM targets, and {target.name!r} is none",
+            hint="Leave them out",
+        )
     with open_store(request.cache_dir, request.no_cache, progress) as store:
         checkpoint = Checkpoint(request.model, store, progress)
         return _Run(request, target, recipe, backend, device, store, progress, checkpoint).outcome()
@@ -84,6 +89,7 @@ def tune(request: CompileRequest, wanted: TuneRequest, progress: Progress | None
     """
     progress = progress or SilentProgress()
     target, recipe = load_target(request.target), load_recipe(request.recipe)
+    places_of(wanted, target)  # before minutes of work, not after
     backend = make_backend(target, request.threads)
     with open_store(request.cache_dir, request.no_cache, progress) as store:
         checkpoint = Checkpoint(request.model, store, progress)
@@ -123,16 +129,16 @@ class _Run:
         """Records to compile with; None for those that ship."""
         folder, wanted = self.request.tuned, self.request.tune
         if self.target.code is None:
-            if folder is not None:
-                raise UsageError(
-                    f"--tuned is for ARM targets, and {self.target.name!r} is none",
-                    hint="Leave it out",
-                )
             return None
         if wanted:
             device = None if self.device is None else self.device.text
-            identity = value_sha256({"network": self.quantized.result.sha256, "device": device})
-            folder = self.store.root / "tuning" / identity[:16]
+            parts = {
+                "network": self.quantized.result.sha256,
+                "target": self.target.digest(),
+                "device": device,
+                **identity(),
+            }
+            folder = self.store.root / "tuning" / value_sha256(parts)[:16]
             tuning = TuneRequest(
                 wanted,
                 until_ms=self.request.until_ms,

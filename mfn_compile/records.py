@@ -47,8 +47,8 @@ class Entry(Frozen):
     sizes: dict[str, int]
     attributes: dict[str, Scalar]
     knobs: dict[str, Scalar]
-    cycles: float = Field(gt=0)
-    first_cycles: float = Field(gt=0)
+    cycles: float = Field(gt=0, allow_inf_nan=False)
+    first_cycles: float = Field(gt=0, allow_inf_nan=False)
     trial: int = Field(ge=1)
 
     @model_validator(mode="after")

@@ -126,6 +126,10 @@ class CompileRequest:
             raise UsageError(f"{self.threads} threads cannot run anything", hint="Give 1 or more")
         if self.tune is not None and self.tune < 0:
             raise UsageError(f"{self.tune} candidates cannot be tried", hint="Give 0 or more")
+        if self.until_ms is not None and not self.tune:
+            raise UsageError(
+                "--until-ms ends tuning, and nothing is tuned", hint="Give --tune N as well"
+            )
         if self.tuned is not None and self.tune:
             raise UsageError(
                 "--tune and --tuned exclude each other",

@@ -210,7 +210,7 @@ class KernelSchedule(Frozen):
         description="tuned for this kernel; taken from the nearest tuned one; the default"
     )
     tuned_for: str = Field(default="", description="kernel that was tuned; empty for the default")
-    cycles: float | None = Field(default=None, description="of one call, in the tuning")
+    cycles: float | None = Field(default=None, description="of one layer, in the tuning")
     first_cycles: float | None = Field(default=None, description="with the untuned knobs")
     unit: Literal["cycles", "ns"] = Field(
         default="cycles", description="of both; nanoseconds where a board was measured"

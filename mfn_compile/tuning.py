@@ -142,24 +142,43 @@ def tune_target(
         DeviceError: a tool, the tracker or a board is missing or failed.
         InternalCheckError: the network fails with the knobs that tuning begins with.
     """
+    images = np.stack([_noise(image), image])
+    cores = [
+        _Core(qdq, preprocessing, target, variant, place, request, images, folder, progress).tuned()
+        for variant, place in places_of(request, target)
+    ]
+    return Tuned(target=target.name, folder=str(folder), cores=tuple(cores))
+
+
+def places_of(request: TuneRequest, target: Target) -> tuple[tuple[Variant, Place], ...]:
+    """Every variant that is tuned, and where.
+
+    Raises:
+        UsageError: the target has no code to tune, or a time is asked of a core alone.
+        BadInputError: no model of a core.
+    """
     if target.code is None:
         raise UsageError(
             f"The target {target.name!r} has no kernels of ours",
             hint="Tune an ARM target; `mfn-compile targets` lists them",
         )
-    images = np.stack([_noise(image), image])
-    cores = []
-    for variant in variants_of(request, target.code):
-        place = place_of(request, target, variant)
+    found = [(v, place_of(request, target, v)) for v in variants_of(request, target.code)]
+    for _, place in found:
         if request.until_ms is not None and place.milliseconds(1.0) is None:
             raise UsageError(
                 f"{request.until_ms:g} ms cannot be seen on {place.title}",
                 why="a core alone has modelled cycles and no time",
                 hint="Name a board: --device virtual:raspberry-pi-4",
             )
-        one = _Core(qdq, preprocessing, target, variant, place, request, images, folder, progress)
-        cores.append(one.tuned())
-    return Tuned(target=target.name, folder=str(folder), cores=tuple(cores))
+    return tuple(found)
+
+
+def identity() -> dict[str, object]:
+    """Versions of everything that decides what a kernel costs."""
+    return {
+        "code": {name: source_sha256(name) for name in CODE},
+        "tools": {name: tool_version(name) for name in TOOLS},
+    }
 
 
 def variants_of(request: TuneRequest, code: Code) -> tuple[Variant, ...]:
@@ -286,8 +305,7 @@ class _Core:
             {
                 "network": file_sha256(self.qdq),
                 "preprocessing": self.preprocessing.model_dump(mode="json"),
-                "code": {name: source_sha256(name) for name in CODE},
-                "tools": {name: tool_version(name) for name in TOOLS},
+                **identity(),
                 "size": self.request.size,
                 "variant": self.variant.model_dump(mode="json"),
             }

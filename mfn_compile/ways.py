@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mfn_compile.arm.schedules import schedules_for
+from mfn_compile.device.board import Core, cores
 from mfn_compile.device.spec import VIRTUAL, VirtualDevice, parse_virtual
 from mfn_compile.device_result import DeviceResult, Way, WayKind, Ways
+from mfn_compile.errors import BadInputError, DeviceError
 from mfn_compile.hashing import file_sha256
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress
@@ -76,7 +79,8 @@ class Explorer:
         for height, width in SIZES:
             if height * width < self.preprocessing.height * self.preprocessing.width:
                 cycles = self._smaller(height, width)
-                yield self._way("input", f"{height}x{width}, 1 thread", self.device, cycles)
+                if cycles is not None:
+                    yield self._way("input", f"{height}x{width}, 1 thread", self.device, cycles)
         yield from self._boards(f"{size}, 1 thread")
 
     def _way(self, kind: WayKind, text: str, device: VirtualDevice, cycles: float) -> Way:
@@ -93,7 +97,8 @@ class Explorer:
         """The artifact on several threads."""
         from mfn_compile.device.threads import run_team  # noqa: PLC0415
 
-        for threads in TEAMS:
+        cores = max(TEAMS) if self.device.entry is None else self.device.entry.count
+        for threads in (each for each in TEAMS if each <= cores):
             team = run_team(self.bundle, self.device, threads=threads)
             if team is not None:
                 text = f"{size}, {threads} threads"
@@ -109,13 +114,12 @@ class Explorer:
 
         return read_graph(self.qdq, self.preprocessing)
 
-    def _smaller(self, height: int, width: int) -> float:
-        """Cycles of the network on a smaller image."""
+    def _smaller(self, height: int, width: int) -> float | None:
+        """Cycles of the network on a smaller image; None where it does not run on one."""
         from mfn_compile.arm.codegen import Machine, compile_network  # noqa: PLC0415
         from mfn_compile.arm.constant_channels import without_constant_channels  # noqa: PLC0415
         from mfn_compile.arm.library import RESERVED  # noqa: PLC0415
         from mfn_compile.arm.resize import resized  # noqa: PLC0415
-        from mfn_compile.arm.schedules import schedules_for  # noqa: PLC0415
         from mfn_compile.device.emulator import folder  # noqa: PLC0415
         from mfn_compile.device.network_run import SUFFIX, run_network  # noqa: PLC0415
 
@@ -123,17 +127,19 @@ class Explorer:
         features = (*variant.features, *RESERVED)
         machine = Machine(variant.name, self.code.triple, variant.cpu, features)
         schedules = schedules_for(variant.cpu, variant.name, self.tuned)
-        graph = without_constant_channels(resized(self._graph, height, width))
+        try:
+            small = resized(self._graph, height, width)
+        except BadInputError:
+            return None
+        graph = without_constant_channels(small)
         compiled = compile_network(graph, machine, suffix=SUFFIX, schedules=schedules)
         shape = (2, height, width, 3)
         images = np.random.default_rng(SEED).integers(0, 256, shape, np.uint8)
         return sum(run_network(compiled, images, self.device.core, folder()).cycles.values())
 
     def _boards(self, text: str) -> Iterator[Way]:
-        """The artifact on the fastest core of every other board."""
-        from mfn_compile.device.profile import best_variant, profile  # noqa: PLC0415
-
-        cycles: dict[str, float] = {}
+        """The artifact on the cores of every other board that runs it, the slowest first."""
+        cycles: dict[str, float | None] = {}
         found = []
         for target in list_targets():
             if target.board is None or target.board == self.device.board:
@@ -141,11 +147,32 @@ class Explorer:
             for entry in target.board.cores:
                 device = parse_virtual(f"{VIRTUAL}{target.name}/{entry.core}")
                 if entry.core not in cycles:
-                    variant = best_variant(self.bundle, device.core)
-                    cycles[entry.core] = profile(self.bundle, device.core, variant).cycles
-                found.append(self._way("core", text, device, cycles[entry.core]))
+                    cycles[entry.core] = self._on_core(device)
+                if (spent := cycles[entry.core]) is not None:
+                    found.append(self._way("core", text, device, spent))
         timed = [way for way in found if way.milliseconds is not None]
         yield from sorted(timed, key=_slowest_first)
+
+    def _on_core(self, device: VirtualDevice) -> float | None:
+        """Cycles on another core; None where the library does not run, or no tool models it."""
+        from mfn_compile.device.profile import best_variant, profile  # noqa: PLC0415
+        from mfn_compile.device.runner import open_bundle  # noqa: PLC0415
+
+        variant = best_variant(self.bundle, device.core)
+        if not open_bundle(self.bundle).has(variant) or not can_model(device.core):
+            return None
+        return profile(self.bundle, device.core, variant).cycles
+
+
+def can_model(core: Core) -> bool:
+    """Whether the tools for a core's model are here."""
+    from mfn_compile.device.costs import model_of  # noqa: PLC0415
+
+    try:
+        model_of(core)
+    except DeviceError:
+        return False
+    return True
 
 
 def _slowest_first(way: Way) -> float:
@@ -160,7 +187,11 @@ def explore(explorer: Explorer, store: Store, progress: Progress) -> Ways:
     Raises:
         DeviceError: a tool is missing or failed.
     """
+    variant = next(v for v in explorer.code.variants if v.name == explorer.found.variant)
+    records = schedules_for(variant.cpu, variant.name, explorer.tuned).records
     inputs = {
+        "records": records and records.model_dump(mode="json"),
+        "models": [core.name for core in cores() if can_model(core)],
         "qdq": file_sha256(explorer.qdq),
         "library": file_sha256(explorer.bundle / LIBRARY),
         "device": explorer.found.model_dump(mode="json"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import asdict
 
 from mfn_compile.arm.codegen import Compiled
@@ -13,13 +12,10 @@ from mfn_compile.results import KernelSchedule
 def describe_schedules(compiled: Compiled) -> tuple[KernelSchedule, ...]:
     """One row for each kernel with something to choose, in the network's order."""
     program, isa = compiled.program, compiled.machine.isa
-    layers: dict[str, set[str]] = defaultdict(set)
-    for step in program.steps:
-        for call in step.calls:
-            if call.kernel in program.schedules:
-                layers[call.kernel].add(step.layer)
     found = []
-    for kernel, served in layers.items():
+    for kernel, served in program.layers().items():
+        if kernel not in program.schedules:
+            continue
         schedule = program.schedules[kernel]
         space = space_of(schedule.kernel.family, isa)
         if not space:

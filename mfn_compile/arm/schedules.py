@@ -64,7 +64,7 @@ class Schedules:
         if kernel.name in self.given:
             knobs = replace(DEFAULT, **self.given[kernel.name])  # type: ignore[arg-type]
             return Schedule(kernel, knobs, "tuned", kernel.name)
-        if self.records is None:
+        if self.records is None or self.records.isa != self.isa:
             return Schedule(kernel, DEFAULT, "default")
         space = space_of(kernel.family, self.isa)
 

@@ -96,7 +96,11 @@ Tune = Annotated[
 ]
 UntilMs = Annotated[
     float | None,
-    typer.Option(min=0.0, help="End tuning once a virtual board needs no more than this."),
+    typer.Option(
+        min=0.0,
+        help="With tuning: end it once one image takes no more than this on a board, virtual or "
+        "real.",
+    ),
 ]
 TunedFolder = Annotated[
     Path | None,
@@ -159,8 +163,8 @@ def image_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     height, _, width = text.partition("x")
-    if height.isdecimal() and width.isdecimal():
-        size = int(height[:4]), int(width[:4])
+    if height.isdecimal() and width.isdecimal() and max(len(height), len(width)) <= 3:
+        size = int(height), int(width)
         if 0 < min(size) <= max(size) <= CROP_SIZE:
             return size
     raise UsageError(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -37,8 +40,8 @@ class _Round:
     """Candidates that share a network: one of each kernel."""
 
     given: dict[str, Choice] = field(default_factory=dict)
-    begun: float = 0.0
-    future: Future[Answer] | None = None
+    future: Future[tuple[Answer, float]] | None = None
+    pool: ProcessPoolExecutor | None = None
 
 
 class NetworkMeasure:
@@ -90,24 +93,27 @@ class NetworkMeasure:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self._processes, context, _begin, (self._bench,))
-        one.begun = time.monotonic()
-        one.future = self._pool.submit(_answer, one.given)
+        one.pool, one.future = self._pool, self._pool.submit(_answer, one.given)
 
     def _finish(self, one: _Round) -> tuple[Answer, float]:
         """The answer of a round and the seconds that one of its candidates took."""
-        answer = self._wait(one)
+        answer, spent = self._wait(one)
+        if answer.whole == CRASHED:  # another network may have taken this one along
+            self._submit(one)
+            answer, spent = self._wait(one)
         if answer.whole:
             answer = self._halves(one.given, answer.whole)
-        spent = time.monotonic() - one.begun
         return answer, spent / (max(len(one.given), 1) * self._processes)
 
-    def _wait(self, one: _Round) -> Answer:
+    def _wait(self, one: _Round) -> tuple[Answer, float]:
+        """What a worker says, and its seconds."""
         assert one.future is not None
         try:
             return one.future.result()
         except BrokenProcessPool:
-            self._end()
-            return Answer({}, {}, CRASHED)
+            if one.pool is self._pool:
+                self._end()
+            return Answer({}, {}, CRASHED), 0.0
 
     def _halves(self, given: Mapping[str, Choice], why: str) -> Answer:
         """Find what fails in a network that fails as a whole."""
@@ -120,7 +126,7 @@ class NetworkMeasure:
         for half in (names[: len(names) // 2], names[len(names) // 2 :]):
             part = _Round({name: given[name] for name in half})
             self._submit(part)
-            answer = self._wait(part)
+            answer, _ = self._wait(part)
             if answer.whole:
                 answer = self._halves(part.given, answer.whole)
             cycles |= {name: answer.cycles[name] for name in half if name in answer.cycles}
@@ -131,7 +137,7 @@ class NetworkMeasure:
         """The network with the default knobs, which must not fail."""
         plain = _Round()
         self._submit(plain)
-        answer = self._wait(plain)
+        answer, _ = self._wait(plain)
         if answer.whole or answer.errors:
             raise InternalCheckError(
                 f"The network fails on {self._bench.place} with the default knobs",
@@ -167,11 +173,21 @@ def _outcome(answer: Answer, key: str, seconds: float) -> Outcome:
 
 
 def _begin(bench: Bench) -> None:
-    """In a worker: keep the bench and the oracle's tensors."""
+    """In a worker: keep the bench; leave interrupts to the parent, and do not outlive it."""
     global _bench
     _bench = bench
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 
-def _answer(given: dict[str, Choice]) -> Answer:
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # a worker that waits for work cannot be told otherwise
+
+
+def _answer(given: dict[str, Choice]) -> tuple[Answer, float]:
     assert _bench is not None
-    return _bench.answer(given)
+    begun = time.monotonic()
+    return _bench.answer(given), time.monotonic() - begun

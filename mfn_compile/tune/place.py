@@ -81,10 +81,18 @@ class VirtualPlace:
     def measure(
         self, source: LayerSource, graph: IntegerGraph, images: NDArray[np.uint8]
     ) -> NetworkMeasure:
-        """As many networks at a time as this machine has cores."""
+        """As many networks at a time as this machine has cores.
+
+        Raises:
+            DeviceError: QEMU, llvm-mca or the compiler for AArch64 is missing.
+        """
+        from mfn_compile.device.real.programs import need_compiler  # noqa: PLC0415
+        from mfn_compile.device.virtual import ready  # noqa: PLC0415
         from mfn_compile.tune.measure import NetworkMeasure  # noqa: PLC0415 - loads TVM
         from mfn_compile.tune.whole_network import Bench  # noqa: PLC0415
 
+        ready(self.device)
+        need_compiler()
         (variant,) = source.code.variants
         bench = Bench.of(graph, source.code.triple, variant, self.device.core, images)
         return NetworkMeasure(bench, environment.cores())

@@ -33,7 +33,16 @@ from mfn_compile.target import Variant
 from mfn_compile.tune.tasks import layers_of
 
 # What a candidate can do: TVM raises errors of Python besides its own.
-FAILURES = (MfnError, RuntimeError, ValueError, TypeError, LookupError)
+FAILURES = (
+    MfnError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AssertionError,
+    ArithmeticError,
+    AttributeError,
+)
 RUN_SECONDS = 120.0  # both images take 1 s; a candidate that loops for ever is given up
 WRONG = "other bits than the oracle's"
 
