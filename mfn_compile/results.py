@@ -14,6 +14,7 @@ from mfn_compile.device_result import Chance, DeviceResult, Ways
 from mfn_compile.frozen import Frozen
 from mfn_compile.knob_result import KnobSearch, OpenVinoUse
 from mfn_compile.model.preprocessing import Preprocessing
+from mfn_compile.schedule_result import KernelSchedule
 
 SCHEMA: Literal["mfn-compile/report/1"] = "mfn-compile/report/1"
 
@@ -197,31 +198,6 @@ class OracleAgreement(Frozen):
     )
     largest: int = Field(description="largest difference by layer")
     min_cosine: float
-
-
-class KernelSchedule(Frozen):
-    """How the code of one kernel is ordered, and where that comes from."""
-
-    kernel: str
-    variant: str
-    layers: int = Field(description="how many layers it serves")
-    knobs: dict[str, str | int | bool]
-    source: Literal["tuned", "nearest", "default"] = Field(
-        description="tuned for this kernel; taken from the nearest tuned one; the default"
-    )
-    tuned_for: str = Field(default="", description="kernel that was tuned; empty for the default")
-    cycles: float | None = Field(default=None, description="of one layer, in the tuning")
-    first_cycles: float | None = Field(default=None, description="with the untuned knobs")
-    unit: Literal["cycles", "ns"] = Field(
-        default="cycles", description="of both; nanoseconds where a board was measured"
-    )
-
-    @property
-    def gain(self) -> float | None:
-        """How many times as fast as untuned."""
-        if self.cycles is None or self.first_cycles is None:
-            return None
-        return self.first_cycles / self.cycles
 
 
 class Firmware(Frozen):

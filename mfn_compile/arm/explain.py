@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from mfn_compile.arm.codegen import Compiled
 from mfn_compile.arm.kernels.knobs import space_of
-from mfn_compile.results import KernelSchedule
+from mfn_compile.schedule_result import KernelSchedule
 
 
 def describe_schedules(compiled: Compiled) -> tuple[KernelSchedule, ...]:

@@ -30,7 +30,8 @@ from mfn_compile.arm.plan import Plan
 from mfn_compile.arm.program import Program
 from mfn_compile.arm.schedules import Schedules, shipped
 from mfn_compile.constant_result import ConstantChannels
-from mfn_compile.results import CodeSize, KernelCensus, KernelSchedule, MemoryPlan, PlanRow
+from mfn_compile.results import CodeSize, KernelCensus, MemoryPlan, PlanRow
+from mfn_compile.schedule_result import KernelSchedule
 from mfn_compile.target import Code
 
 MEMBER = "mfn.o"

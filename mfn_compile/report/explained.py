@@ -7,7 +7,8 @@ from collections import Counter
 from mfn_compile.device_result import DeviceResult, KernelCost, Way, Ways
 from mfn_compile.report import format as fmt
 from mfn_compile.report.tables import Fact
-from mfn_compile.results import Firmware, KernelSchedule, Result
+from mfn_compile.results import Firmware, Result
+from mfn_compile.schedule_result import KernelSchedule
 
 Rows = list[tuple[str, ...]]
 SCHEDULE_HEADER = (

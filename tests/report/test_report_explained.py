@@ -8,7 +8,8 @@ from mfn_compile.device_result import Milliseconds, Way, WayKind, Ways
 from mfn_compile.report import explained
 from mfn_compile.report.html import render_html
 from mfn_compile.report.summary import summary_text
-from mfn_compile.results import Gate, Gates, KernelSchedule, Result
+from mfn_compile.results import Gate, Gates, Result
+from mfn_compile.schedule_result import KernelSchedule
 from tests.report import sample
 
 
