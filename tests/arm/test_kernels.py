@@ -37,7 +37,7 @@ Array = NDArray[Any]
 Tensors = dict[str, Array]
 IMAGES = 3
 BATCH, BATCHES = 6, 2  # graphs that share one emulated program, and how many programs
-OVERLAPPED = 3  # one graph of so many also runs as it ships, tensors over one another
+OVERLAPPED = 8  # one graph of so many also runs as it ships, tensors over one another
 
 X86 = "x86_64-linux-gnu"
 A55 = replace(emulated.DOTPROD, cpu="cortex-a55")
