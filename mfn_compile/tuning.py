@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,16 +22,19 @@ from mfn_compile.frozen import Frozen
 from mfn_compile.hashing import file_sha256, value_sha256
 from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress
-from mfn_compile.records import Unit
+from mfn_compile.records import Records, Unit
 from mfn_compile.store import source_sha256, tool_version
 from mfn_compile.target import Code, Target, Variant
 from mfn_compile.tune.place import BoardPlace, Place, VirtualPlace
 
 if TYPE_CHECKING:
-    from mfn_compile.tune.task import Result, Trial
+    from mfn_compile.arm.graph import IntegerGraph
+    from mfn_compile.tune.measure import NetworkMeasure
+    from mfn_compile.tune.task import Result, Task, Trial
 
 SEED = 0
 SECONDS = 300.0
+BLOCKS = "blocks"  # folder of the trials of strips
 CODE = ("arm", "device", "tune")
 MILLIONS: Mapping[Unit, str] = {"cycles": "M cycles", "ns": "ms"}
 MADE: Mapping[Unit, str] = {"cycles": "modelled", "ns": "measured"}
@@ -250,54 +254,77 @@ class _Core:
 
     def tuned(self) -> TunedCore:
         """Search, and write the records."""
-        from mfn_compile.arm.reader import read_graph  # noqa: PLC0415 - loads TVM
-        from mfn_compile.arm.resize import resized  # noqa: PLC0415
-        from mfn_compile.tune.engine import tune  # noqa: PLC0415
-        from mfn_compile.tune.shipping import records_of  # noqa: PLC0415
+        from mfn_compile.tune.shipping import records_of  # noqa: PLC0415 - loads TVM
         from mfn_compile.tune.tasks import tasks_of  # noqa: PLC0415
 
-        assert self.target.code is not None
-        graph = read_graph(self.qdq, self.preprocessing)
-        shape = self.preprocessing
-        if self.request.size is not None:
-            height, width = self.request.size
-            graph = resized(graph, height, width)
-            shape = shape.model_copy(update={"height": height, "width": width})
-        code = self.target.code.model_copy(update={"variants": (self.variant,)})
-        source = LayerSource(self.qdq, self.preprocessing, code)
-        images = shape.crop(self.images)
-        tasks = tasks_of(graph, self.variant.cpu, self.variant.name)
-        title = f"tuning {self.variant.name} on {self.place.title}"
-        with (
-            self.place.measure(source, graph, images) as measure,
-            self.progress.task(title, self.request.trials) as task,
-        ):
+        cpu, isa = self.variant.cpu, self.variant.name
+        tasks = tasks_of(self._graph, cpu, isa)
+        with self.place.measure(self._source, self._graph, self._pixels) as measure:
             rest = measure.rest(tasks)
+            result = self._search(tasks, measure, self.folder / cpu, rest)
+        records = records_of(tasks, result, cpu, isa, self.place.name, self.request.seed)
+        records = self._with_blocks(records)
+        records.save(self.folder / f"{cpu}.json")
+        return self._describe(result, rest)
+
+    @cached_property
+    def _graph(self) -> IntegerGraph:
+        from mfn_compile.arm.reader import read_graph  # noqa: PLC0415 - loads TVM
+        from mfn_compile.arm.resize import resized  # noqa: PLC0415
+
+        graph = read_graph(self.qdq, self.preprocessing)
+        return graph if self.request.size is None else resized(graph, *self.request.size)
+
+    @property
+    def _source(self) -> LayerSource:
+        assert self.target.code is not None
+        code = self.target.code.model_copy(update={"variants": (self.variant,)})
+        return LayerSource(self.qdq, self.preprocessing, code)
+
+    @property
+    def _pixels(self) -> NDArray[np.uint8]:
+        size = {"height": self._graph.height, "width": self._graph.width}
+        return self.preprocessing.model_copy(update=size).crop(self.images)
+
+    def _with_blocks(self, records: Records) -> Records:
+        """With the rows that blocks of layers are best computed in."""
+        from mfn_compile.tune.block_strips import block_tasks  # noqa: PLC0415 - loads TVM
+        from mfn_compile.tune.shipping import records_of, with_entries  # noqa: PLC0415
+
+        cpu, isa = self.variant.cpu, self.variant.name
+        tasks = block_tasks(self._graph, isa)
+        measure = self.place.measure_blocks(self._source, self._graph, self._pixels, records)
+        if measure is None or not tasks:
+            return records
+        with measure:
+            result = self._search(tasks, measure, self.folder / cpu / BLOCKS, None)
+        found = records_of(tasks, result, cpu, isa, self.place.name, self.request.seed)
+        return with_entries(records, found.entries)
+
+    def _search(
+        self, tasks: Sequence[Task], measure: NetworkMeasure, folder: Path, rest: float | None
+    ) -> Result:
+        """The winners; `rest` is what an inference costs beside the tasks, None for blocks."""
+        from mfn_compile.tune.engine import tune  # noqa: PLC0415 - loads TVM
+
+        what = "kernels" if rest is not None else "strips"
+        title = f"tuning {what} of {self.variant.name} on {self.place.title}"
+        with self.progress.task(title, self.request.trials) as task:
 
             def observe(trial: Trial) -> None:
                 task.advance(1, _note(trial, rest, self.place.unit))
 
-            result = tune(
+            return tune(
                 tasks,
                 measure,
-                self.folder / self.variant.cpu,
+                folder,
                 trials=self.request.trials,
                 seed=self.request.seed,
                 target=f"{self.variant.cpu} on {self.place.name}",
                 code=self._code(),
-                stop=self._stop(rest),
+                stop=None if rest is None else self._stop(rest),
                 observe=observe,
             )
-        records = records_of(
-            tasks,
-            result,
-            self.variant.cpu,
-            self.variant.name,
-            self.place.name,
-            self.request.seed,
-        )
-        records.save(self.folder / f"{self.variant.cpu}.json")
-        return self._describe(result, rest)
 
     def _code(self) -> str:
         """What the cycles depend on besides the knobs."""
@@ -339,8 +366,11 @@ class _Core:
         )
 
 
-def _note(trial: Trial, rest: float, unit: Unit) -> str:
+def _note(trial: Trial, rest: float | None, unit: Unit) -> str:
     """The best so far, of the trial's kernel and of the network."""
     kernel = "failed so far" if trial.best is None else f"{trial.best / 1e6:.3f}"
-    network = "" if trial.total is None else f", network {(trial.total + rest) / 1e6:.2f}"
+    network = ""
+    if trial.total is not None:
+        whole = "blocks" if rest is None else "network"
+        network = f", {whole} {(trial.total + (rest or 0.0)) / 1e6:.2f}"
     return f"{trial.kernel}: {kernel}{network} {MILLIONS[unit]}"

@@ -6,7 +6,10 @@ from collections import Counter
 from itertools import pairwise
 
 from mfn_compile.arm.graph import Conv, IntegerGraph, Requantize, inputs_of
+from mfn_compile.arm.kernels import gemm
+from mfn_compile.arm.kernels.knobs import Key
 from mfn_compile.arm.layouts import is_pointwise, parts_of, tensor_bytes
+from mfn_compile.arm.schedules import Schedules
 from mfn_compile.arm.strips import schedule
 
 Block = tuple[Conv, ...]
@@ -67,6 +70,43 @@ def default_rows(graph: IntegerGraph, tile: int, limit: int = WORKSPACE) -> dict
         name: [rows for rows, size in each.items() if size <= limit] for name, each in needs.items()
     }
     return {name: 0 if 0 in rows else max(rows) for name, rows in fitting.items()}
+
+
+def strips_of(graph: IntegerGraph, schedules: Schedules) -> dict[str, int]:
+    """Rows at a time of every block, by the name of its first layer: tuned, else the default."""
+    default = default_rows(graph, gemm.TILES[schedules.isa].rows)
+    values = candidates(graph)
+    return {
+        (name := block[0].name): schedules.rows(key_of(graph, block), values[name], default[name])
+        for block in blocks(graph)
+    }
+
+
+def fitting(graph: IntegerGraph, block: Block, tile: int, limit: int = WORKSPACE) -> list[int]:
+    """Candidates of a block that need no more than `limit` bytes, or the one that needs least."""
+    needs = {
+        rows: block_bytes(graph, block, rows, tile) for rows in candidates(graph)[block[0].name]
+    }
+    limit = max(limit, min(needs.values()))
+    return [rows for rows, size in needs.items() if size <= limit]
+
+
+def key_of(graph: IntegerGraph, block: Block) -> Key:
+    """What the rows of a block are looked up by: two blocks of one shape are one."""
+    source, result = graph.tensors[block[0].input], graph.tensors[block[-1].output]
+    layers = "_".join(
+        f"{'depthwise' if node.depthwise else 'dense'}{node.kernel[0]}s{node.stride[0]}"
+        f"x{len(node.bias)}{'add' if node.residual_input else ''}"
+        for node in block
+    )
+    sizes = {
+        "height": source.height,
+        "width": source.width,
+        "inputs": source.channels,
+        "outputs": result.channels,
+    }
+    name = f"block_{source.height}x{source.width}x{source.channels}_{layers}"
+    return Key("block", name, sizes, {"layers": layers})
 
 
 def block_bytes(graph: IntegerGraph, block: Block, rows: int, tile: int) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mfn_compile.arm.blocks import blocks, default_rows
+from mfn_compile.arm.blocks import blocks, strips_of
 from mfn_compile.arm.calls import (
     IMAGE,
     Array,
@@ -41,7 +41,6 @@ from mfn_compile.arm.graph import (
     Tensor,
     inputs_of,
 )
-from mfn_compile.arm.kernels import gemm
 from mfn_compile.arm.kernels.epilogue import residual_constants, residual_width
 from mfn_compile.arm.kernels.floating import FloatAddition, FloatConvolution, UnitLength
 from mfn_compile.arm.kernels.simple import (
@@ -78,13 +77,13 @@ def make_program(
         schedules: of the instruction set (a key of `gemm.TILES`) and the core.
         strips: how many rows of the result of a block (see `blocks`) are computed at a time, by
             the name of its first layer; 0, or a block that is not named, computes one layer after
-            the other. None takes what `default_rows` chooses.
+            the other. None takes what was tuned, else what `default_rows` chooses.
 
     Raises:
         BadInputError: a layer has a shape that no kernel takes.
         ValueError: `strips` names no block of the graph, or fewer than 0 rows.
     """
-    chosen = default_rows(graph, gemm.TILES[schedules.isa].rows) if strips is None else strips
+    chosen = strips_of(graph, schedules) if strips is None else strips
     return _Builder(graph, schedules, chosen).program()
 
 

@@ -88,6 +88,21 @@ class Schedules:
             self.records.unit,
         )
 
+    def rows(self, block: Key, values: Sequence[int], default: int) -> int:
+        """Rows at a time of a block of layers; only records of this very block count.
+
+        Args:
+            block: see `blocks.key_of`.
+            values: that can be chosen.
+        """
+        if block.name in self.given:
+            return int(self.given[block.name]["rows"])
+        if self.records is None or self.records.isa != self.isa:
+            return default
+        found = self.records.lookup(block.family, block.sizes, block.attributes)
+        rows = found.entry.knobs.get("rows") if found is not None and found.exact else None
+        return rows if type(rows) is int and rows in values else default
+
 
 def shipped(cpu: str, isa: str) -> Schedules:
     """The schedules that come with the project for a core; the default ones for an unknown core.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mfn_compile.arm.codegen import Compiled, object_code
 from mfn_compile.device.blocks import join
-from mfn_compile.device.board import Core
+from mfn_compile.device.board import LINE, Core
 from mfn_compile.device.costs import Costs, model_of
 from mfn_compile.device.profile import block_cycles
 from mfn_compile.device.runner import RUN_SECONDS, link, run_counted
@@ -29,11 +29,13 @@ class NetworkRun:
 
     Attributes:
         cycles: modelled, by function.
+        waits: cycles that its transfers take at the core's nominal rates, by function.
         instructions: of all functions; `l1_misses`, `l2_misses` likewise.
         workspaces: what each inference left in its workspace.
     """
 
     cycles: Mapping[str, float]
+    waits: Mapping[str, float]
     instructions: int
     l1_misses: int
     l2_misses: int
@@ -71,9 +73,15 @@ def run_network(
     costs = block_cycles(blocks, Costs(model_of(core), cache))
     for block, cycles in zip(blocks, costs, strict=True):
         spent[symbols.at(block.address).name] += cycles
+    waits: dict[str, float] = defaultdict(float)
+    for block in counts.blocks:
+        moved, memory = block.l1 * LINE, block.l2 * LINE
+        rates = core.transfer
+        waits[symbols.at(block.address).name] += (moved - memory) / rates.l2 + memory / rates.memory
     peak = compiled.plan.peak
     return NetworkRun(
         cycles=dict(spent),
+        waits=dict(waits),
         instructions=round(sum(block.instructions for block in counts.blocks)),
         l1_misses=sum(block.l1 for block in counts.blocks),
         l2_misses=sum(block.l2 for block in counts.blocks),

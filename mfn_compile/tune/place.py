@@ -12,7 +12,7 @@ from mfn_compile import environment
 from mfn_compile.device.real.address import RpcAddress
 from mfn_compile.device.spec import VIRTUAL, VirtualDevice
 from mfn_compile.device_result import Milliseconds
-from mfn_compile.records import Unit
+from mfn_compile.records import Records, Unit
 
 if TYPE_CHECKING:
     from mfn_compile.arm.graph import IntegerGraph
@@ -51,6 +51,15 @@ class Place(Protocol):
         Raises:
             DeviceError: a tool, the tracker or the boards are missing.
         """
+
+    def measure_blocks(
+        self,
+        source: LayerSource,
+        graph: IntegerGraph,
+        images: NDArray[np.uint8],
+        records: Records,
+    ) -> NetworkMeasure | None:
+        """What measures rows of blocks, with the kernels' records; None where nothing can."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,22 @@ class VirtualPlace:
         bench = Bench.of(graph, source.code.triple, variant, self.device.core, images)
         return NetworkMeasure(bench, environment.cores())
 
+    def measure_blocks(
+        self,
+        source: LayerSource,
+        graph: IntegerGraph,
+        images: NDArray[np.uint8],
+        records: Records,
+    ) -> NetworkMeasure:
+        """Likewise."""
+        from mfn_compile.tune.block_strips import BlockBench  # noqa: PLC0415 - loads TVM
+        from mfn_compile.tune.measure import NetworkMeasure  # noqa: PLC0415
+        from mfn_compile.tune.whole_network import Bench  # noqa: PLC0415
+
+        (variant,) = source.code.variants
+        bench = Bench.of(graph, source.code.triple, variant, self.device.core, images)
+        return NetworkMeasure(BlockBench(bench, records), environment.cores())
+
 
 @dataclass(frozen=True)
 class BoardPlace:
@@ -142,3 +167,12 @@ class BoardPlace:
         command = need_compiler().shared
         bench = BoardBench(source, graph, images, self.address, command, self.seconds)
         return NetworkMeasure(bench, boards)
+
+    def measure_blocks(
+        self,
+        source: LayerSource,
+        graph: IntegerGraph,
+        images: NDArray[np.uint8],
+        records: Records,
+    ) -> None:
+        """A board tells times of kernels, and those of strips hardly differ: the rule stays."""

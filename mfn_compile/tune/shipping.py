@@ -65,3 +65,9 @@ def merged(several: Sequence[Records]) -> Records:
             if entry.kernel not in best or entry.cycles < best[entry.kernel].cycles:
                 best[entry.kernel] = entry
     return several[0].model_copy(update={"entries": tuple(sorted(best.values(), key=order_of))})
+
+
+def with_entries(records: Records, more: Sequence[Entry]) -> Records:
+    """Records with more entries, of other kernels."""
+    entries = tuple(sorted((*records.entries, *more), key=order_of))
+    return records.model_copy(update={"entries": entries})
