@@ -39,8 +39,6 @@ CODE = ("arm", "device", "tune")
 MILLIONS: Mapping[Unit, str] = {"cycles": "M cycles", "ns": "ms"}
 MADE: Mapping[Unit, str] = {"cycles": "modelled", "ns": "measured"}
 TOOLS = ("apache-tvm", "apache-tvm-ffi")
-# Cores that are modelled as another one.
-ALIKE = {"neoverse-n1": "cortex-a76"}
 
 
 @dataclass(frozen=True)
@@ -231,7 +229,7 @@ def _modelled(target: Target, variant: Variant) -> str:
         for entry in target.board.cores:
             if entry.core == variant.cpu:
                 return f"{VIRTUAL}{target.name}/{entry.core}"
-    return VIRTUAL + ALIKE.get(variant.cpu, variant.cpu)
+    return VIRTUAL + variant.cpu
 
 
 def _noise(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
