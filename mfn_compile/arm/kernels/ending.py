@@ -14,6 +14,7 @@ from functools import cache
 from mfn_compile.arm.kernels import micro
 from mfn_compile.arm.kernels.epilogue import Epilogue
 from mfn_compile.arm.kernels.finishing import CHANNELS, Pointers, prepare
+from mfn_compile.arm.kernels.operands import WEIGHTS
 from mfn_compile.arm.kernels.straight import Code
 
 _FIRST = 16  # register of sums
@@ -106,7 +107,7 @@ def _advance(code: Code, ending: Ending) -> None:
     """Pointers to the next columns."""
     tile, at = ending.tile, _PLACES[ending.tile.isa]
     if tile.k > micro.DEEP:
-        code.advance(micro.WEIGHTS, micro.DEEP * tile.columns)
+        code.advance(WEIGHTS, micro.DEEP * tile.columns)
     for pointer in (micro.START, at.constants.shift, at.constants.multiplier):
         code.advance(pointer, 4 * tile.columns)
     for pointer in (at.out, at.skip) if ending.epilogue.residual else (at.out,):
@@ -115,22 +116,23 @@ def _advance(code: Code, ending: Ending) -> None:
 
 def _last_step(code: Code, ending: Ending, sums: Sequence[int], held: dict[int, str]) -> list[int]:
     """The last products; the sums with them. Adds the operands to the values that are there."""
-    steps, operands = micro.last_step(ending.tile)
+    steps = micro.last_step(ending.tile)
     values = {_FIRST + i: value for i, value in enumerate(sums)}
-    late = {operand.register: operand for operand in operands if operand.late}
+    operands = dict.fromkeys(operand for step in steps for operand in step.uses)
     for operand in operands:
         if not operand.late:
             values[operand.register] = code.value()
             held[values[operand.register]] = f"v{operand.register}"
-    for text, uses in steps:
-        for register in uses:
-            if register in late:
-                values[register] = code.load(micro.WEIGHTS, late.pop(register).offset)
-        target, *reads = (int(number) for number in _VECTOR.findall(text))
+    late = {operand for operand in operands if operand.late}
+    for step in steps:
+        for operand in late.intersection(step.uses):
+            late.remove(operand)
+            values[operand.register] = code.load(WEIGHTS, operand.offset)
+        target, *reads = (int(number) for number in _VECTOR.findall(step.text))
         numbers = iter(range(1 + len(reads)))
-        shape = _VECTOR.sub(lambda _, n=numbers: f"{{{next(n)}}}", text)  # type: ignore[misc]
+        shape = _VECTOR.sub(lambda _, n=numbers: f"{{{next(n)}}}", step.text)  # type: ignore[misc]
         given = [values[register] for register in reads]
-        if text.startswith(_SUMMING):
+        if step.text.startswith(_SUMMING):
             values[target] = code.change(shape, values[target], *given)
         else:
             values[target] = code.make(shape, *given)
