@@ -13,6 +13,7 @@ from mfn_compile.arm.calls import Array, Call, Constant, Place, padded, stored_c
 from mfn_compile.arm.graph import Conv, IntegerGraph
 from mfn_compile.arm.kernels import depthwise, gemm
 from mfn_compile.arm.kernels.epilogue import Epilogue, constants_of, shape_of
+from mfn_compile.arm.kernels.finishing import is_short
 from mfn_compile.arm.kernels.settled import settled
 from mfn_compile.arm.kernels.simple import Kept, Patches
 from mfn_compile.arm.layouts import Part, parts_of, pixel_bytes
@@ -131,7 +132,7 @@ class Multiplied:
         spare = self.part.sweep.pixels - grained
         kernels = {
             True: replace(self.shape, m=grained, calls=full),
-            False: replace(self.shape, m=spare, rows=spare),
+            False: replace(self.shape, m=spare, rows=spare, fours=0),
         }
         return [
             [self._call(pool, kernels[end <= grained], begin, end, source, target)
@@ -283,11 +284,12 @@ class Convolutions:
         flat = np.pad(flat, ((0, shape.channels - outputs), (0, depth - flat.shape[1])))
         weights = self._pool.constant(self._tile.pack(flat))
         rows = self._tile.rows
+        fours = gemm.fours_fit(flat) if self._tile.isa == "neon" and is_short(shape) else 0
         return Multiplied(
             node.name,
             "dense",
             part,
-            gemm.Gemm(0, depth, rows, gemm.pairs_fit(flat), shape),
+            gemm.Gemm(0, depth, rows, gemm.pairs_fit(flat), shape, fours=fours),
             self._tile,
             self._lookup,
             front=(weights, *constants),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mfn_compile.arm.channel_order import ordered
 from mfn_compile.arm.codegen import (
     Compiled,
     Machine,
@@ -75,7 +76,8 @@ def build_library(
 ) -> Library:
     """Compile every variant of `code` and look at the machine code that came out.
 
-    Channels that no image can change are left out (see `without_constant_channels`).
+    Channels that no image can change are left out (see `without_constant_channels`), the others
+    get an order that kernels like (see `ordered`).
 
     Args:
         schedules: of the kernels of each variant; those that ship by default.
@@ -87,9 +89,10 @@ def build_library(
     """
     ours = schedules or [shipped(v.cpu, v.name) for v in code.variants]
     smaller = without_constant_channels(graph)
+    built = ordered(smaller)
     compiled = [
         compile_network(
-            smaller,
+            built,
             Machine(variant.name, code.triple, variant.cpu, (*variant.features, *RESERVED)),
             suffix=f"_{variant.name}",
             schedules=chosen,

@@ -45,6 +45,7 @@ class Tile:
         loads: see `Knobs`.
         partial: the sums of `neon` stay four partial ones a channel, one a lane.
         late, gap: see `Knobs`.
+        fours: four products are added in 16 bits (see `fours.py`).
     """
 
     isa: Isa
@@ -55,6 +56,7 @@ class Tile:
     partial: bool = False
     late: bool = True
     gap: int = 3
+    fours: bool = False
 
     @property
     def name(self) -> str:

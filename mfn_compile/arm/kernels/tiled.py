@@ -22,9 +22,11 @@ Expr = Any
 
 
 def build_tiled(
-    name: str, m: int, tile: Tile, epilogue: Epilogue, packed: tuple[int, ...]
+    name: str, m: int, tile: Tile, epilogue: Epilogue, packed: tuple[int, ...], fours: int = 0
 ) -> tirx.PrimFunc:
     """The kernel of m rows, a multiple of the tile's.
+
+    Of the first `fours` channels, four products are added in 16 bits.
 
     Operands: x, weights of shape `packed` (int8), the epilogue's constants, [skip], out; its units
     are tiles of rows.
@@ -40,7 +42,7 @@ def build_tiled(
     shapes["out"] = ((m, n), "float32" if epilogue.to_float else "int8")
     short = is_short(epilogue)
     tile = replace(tile, partial=short and tile.isa == "neon")
-    ending = Ending(tile, epilogue)
+    ending = Ending(tile, epilogue, fours)
     builder = IRBuilder()
     # The result may take the place of the skip tensor, value by value.
     with (

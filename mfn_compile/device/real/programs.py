@@ -123,15 +123,15 @@ def mark_layers(source: LayerSource, schedules: Sequence[Schedules] | None = Non
         library_ir,
         object_code,
     )
-    from mfn_compile.arm.constant_channels import without_constant_channels  # noqa: PLC0415
     from mfn_compile.arm.library import MEMBER, RESERVED  # noqa: PLC0415
     from mfn_compile.arm.lower import make_target, to_llvm  # noqa: PLC0415
     from mfn_compile.arm.network import network_ir  # noqa: PLC0415
     from mfn_compile.arm.plan import make_plan  # noqa: PLC0415
+    from mfn_compile.arm.prepared import prepared  # noqa: PLC0415
     from mfn_compile.arm.program import make_program  # noqa: PLC0415
     from mfn_compile.arm.reader import read_graph  # noqa: PLC0415
 
-    graph = without_constant_channels(read_graph(source.qdq, source.preprocessing))
+    graph = prepared(read_graph(source.qdq, source.preprocessing))
     compiled = []
     for place, variant in enumerate(source.code.variants):
         features = (*variant.features, *RESERVED)
