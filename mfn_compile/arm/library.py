@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mfn_compile.arm.channel_order import ordered
 from mfn_compile.arm.codegen import (
     Compiled,
     Machine,
@@ -28,6 +27,7 @@ from mfn_compile.arm.firmware.stack import StackRow, stack_rows
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.parallel import Grain
 from mfn_compile.arm.plan import Plan
+from mfn_compile.arm.prepared import prepared
 from mfn_compile.arm.program import Program
 from mfn_compile.arm.schedules import Schedules, shipped
 from mfn_compile.constant_result import ConstantChannels
@@ -77,7 +77,7 @@ def build_library(
     """Compile every variant of `code` and look at the machine code that came out.
 
     Channels that no image can change are left out (see `without_constant_channels`), the others
-    get an order that kernels like (see `ordered`).
+    get an order that kernels like (see `channel_order.ordered`).
 
     Args:
         schedules: of the kernels of each variant; those that ship by default.
@@ -89,7 +89,7 @@ def build_library(
     """
     ours = schedules or [shipped(v.cpu, v.name) for v in code.variants]
     smaller = without_constant_channels(graph)
-    built = ordered(smaller)
+    built = prepared(graph)
     compiled = [
         compile_network(
             built,

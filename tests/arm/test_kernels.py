@@ -222,24 +222,24 @@ def pairs(low: int) -> IntegerGraph:
     return draft.graph(linear(draft, draft.constant(x, -128)))
 
 
-def fours(sign: int, *, residual: bool) -> IntegerGraph:
-    """Four products that are 32640 together, or one more weight than fits, at every depth."""
-    draft = Draft(12, Style(slope="usual" if sign > 0 else "none"))
-    random = np.random.default_rng(abs(sign))
-    x = draft.conv(draft.image(3, 7), 96)
-    for depth in (32, 48, 64, 96, 112, 160):
+def fours() -> IntegerGraph:
+    """Four products that are 32640 together, of either sign, or one more weight than fits."""
+    draft = Draft(12, Style(slope="usual"))
+    random = np.random.default_rng(0)
+    x = draft.conv(draft.image(3, 3), 48)
+    for depth, sign, residual in ((32, 1, False), (48, -1, True), (96, -1, False), (112, 1, True)):
         skip = x if residual else None
         x = draft.constant(draft.conv(x, depth), -128)
-        x = draft.conv(x, 96, skip=skip)
-        weight = np.zeros((96, depth), np.int8)
+        x = draft.conv(x, 48, skip=skip)
+        weight = np.zeros((48, depth), np.int8)
         begin = depth % 32
         groups = np.arange(begin, depth).reshape(-1, 4, 8).transpose(0, 2, 1).reshape(-1, 4)
-        for row, group in product(range(96), groups):
+        for row, group in product(range(48), groups):
             weight[row, random.permutation(group)] = sign * np.int8([127, 100, 27, 1])
         weight[:, :begin] = sign * 127
-        weight[70, groups[-1, 3]] = -128
-        draft.change(weight=weight.reshape(96, 1, 1, depth))
-        assert gemm.fours_fit(weight) == 64
+        weight[40, groups[-1, 3]] = -128
+        draft.change(weight=weight.reshape(48, 1, 1, depth))
+        assert gemm.fours_fit(weight) == 32
         x = short(draft)
     return draft.graph(linear(draft, x))
 
@@ -381,8 +381,7 @@ EXTREMES: dict[str, Callable[[], IntegerGraph]] = {
     "pairs of -128": lambda: pairs(-128),
     "pairs of -127": lambda: pairs(-127),
     "pairs of 127": lambda: pairs(127),
-    "fours, lowest": lambda: fours(1, residual=False),
-    "fours, highest": lambda: fours(-1, residual=True),
+    "fours": fours,
     "2**31 - 1": lambda: largest_accumulators(1),
     "1 - 2**31": lambda: largest_accumulators(-1),
     "ties": ties,

@@ -21,7 +21,7 @@ from mfn_compile.arm.kernels.simple import SPAN
 from mfn_compile.arm.kernels.tiled import build_tiled
 
 MOST = 255  # absolute weights whose products with int8 fit in int16 together
-GRAIN = 32  # channels
+GRAIN = 16  # channels
 Int8 = NDArray[np.int8]
 Array = NDArray[Any]
 
