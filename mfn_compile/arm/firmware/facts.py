@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -9,7 +10,13 @@ from pydantic import Field, field_validator
 from mfn_compile.arm.firmware.stack import StackRow
 from mfn_compile.frozen import Frozen
 
-Variant = Literal["neon", "dotprod"]
+Variant = Literal["neon", "dotprod", "i8mm"]
+VARIANTS: tuple[Variant, ...] = ("neon", "dotprod", "i8mm")  # the fastest last
+INSTRUCTIONS: Mapping[Variant, str] = {  # what a CPU needs
+    "neon": "vector",
+    "dotprod": "dot product",
+    "i8mm": "int8 matrix product",
+}
 ALIGNMENT = 64  # of the workspace, bytes
 
 
