@@ -9,9 +9,10 @@ from pydantic import Field, field_validator
 
 from mfn_compile.arm.firmware.stack import StackRow
 from mfn_compile.frozen import Frozen
+from mfn_compile.target import FEATURES, Feature
 
-Variant = Literal["neon", "dotprod", "i8mm"]
-VARIANTS: tuple[Variant, ...] = ("neon", "dotprod", "i8mm")  # the fastest last
+Variant = Feature
+VARIANTS: tuple[Variant, ...] = FEATURES  # the fastest last
 INSTRUCTIONS: Mapping[Variant, str] = {  # what a CPU needs
     "neon": "vector",
     "dotprod": "dot product",

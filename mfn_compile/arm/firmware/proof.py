@@ -60,7 +60,8 @@ def prove(bundle: Path, progress: Progress, *, threads: int = 2) -> tuple[ProofR
     """Build the bundle's verify.c against its library and run it on every CPU there is.
 
     Natively on AArch64; elsewhere under QEMU as a Cortex-A53 (no dot products), a Cortex-A76 (no
-    matrix products) and QEMU's largest CPU. CPUs that can run none of the bundle's variants are left out.
+    matrix products) and QEMU's largest CPU. CPUs that can run none of the bundle's variants are
+    left out.
 
     Args:
         bundle: the folder with verify.c, include/, lib/libmfn.a and golden/.

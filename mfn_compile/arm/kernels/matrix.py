@@ -12,7 +12,7 @@ the buffer, x11 walks through it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfn_compile.arm.kernels import micro
-from mfn_compile.arm.kernels.micro import DEEP, START, WEIGHTS, Tile
+from mfn_compile.arm.kernels.micro import DEEP, WEIGHTS, Tile
 
 FIRST = 16  # register of sums
 BUFFER, COLUMNS = "x10", micro.COLUMNS["i8mm"]
@@ -30,7 +30,6 @@ _FLAT = 4  # steps that are written out
 _MOST = 1024  # input channels of rows that the buffer takes: 8 KB of stack
 
 Int8 = NDArray[np.int8]
-Rows = Callable[[int], list[str]]
 
 
 def pack(weight: Int8) -> NDArray[np.int8]:
@@ -143,7 +142,7 @@ def _weights(at: int, half: int, registers: range) -> list[str]:
     return [f"ldr q{v}, [{WEIGHTS}, {place + 16 * j}]" for j, v in enumerate(registers)]
 
 
-def _multiply(rows: range | list[int], weights: range) -> list[str]:
+def _multiply(rows: Sequence[int], weights: range) -> list[str]:
     return [
         f"smmla v{sum_of(i, j)}.4s, v{row}.16b, v{weight}.16b"
         for i, row in enumerate(rows)

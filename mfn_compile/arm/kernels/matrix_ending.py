@@ -49,7 +49,8 @@ def _program(ending: Ending) -> list[str]:
     tile = ending.tile
     buffered = buffer_bytes(tile) > 0
     pairs = range(row_pairs(tile))
-    starts = [f"ldr q{sum_of(i, j)}, [{micro.START}, {16 * j}]" for i in pairs for j in range(PAIRS)]
+    places = [(i, j) for i in pairs for j in range(PAIRS)]
+    starts = [f"ldr q{sum_of(i, j)}, [{micro.START}, {16 * j}]" for i, j in places]
     code = Code(tile.loads, _CARRIERS)
     sums = [[code.value() for _ in range(PAIRS)] for _ in pairs]
     held = {value: f"v{sum_of(i, j)}" for i in pairs for j, value in enumerate(sums[i])}

@@ -6,11 +6,12 @@
  *
  * FOLDER holds golden.bin (each vector: the pixels, the int8 input where there is one, the
  * embedding) and gets result.txt, lines of a name and values; the last one is "end". JOB: 0 checks
- * the variant neon, 1 dotprod, 2 times mfn_embed, 3 times every kernel.
+ * the variant neon, 1 dotprod, 2 times mfn_embed, 3 times every kernel, 4 checks i8mm.
  *
  * With -DMFN_BOARD_SHARED it becomes a shared object that TVM's RPC server loads, with one
- * function of TVM's calling convention (tvm_call.h). With -DMFN_MARKS_NEON=N, -DMFN_MARKS_DOTPROD=N
- * the library calls mfn_mark before each of its N kernels and behind the last one.
+ * function of TVM's calling convention (tvm_call.h). With -DMFN_MARKS_NEON=N, -DMFN_MARKS_DOTPROD=N,
+ * -DMFN_MARKS_I8MM=N the library calls mfn_mark before each of the N kernels of that variant and
+ * behind the last one.
  *
  * Only functions that the C library had in 2012 (glibc 2.17) are used, and with -std=c99 new headers
  * give none of them a newer name. Exit code: an `enum failure`.
@@ -33,7 +34,7 @@
 #endif
 
 enum failure { WRITTEN, NO_MEMORY, NO_GOLDEN, NO_RESULT, REFUSED, BAD_CALL };
-enum job { CHECK_NEON, CHECK_DOTPROD, TIME, LAYERS };
+enum job { CHECK_NEON, CHECK_DOTPROD, TIME, LAYERS, CHECK_I8MM };
 enum {
     PIXELS = MFN_INPUT_HEIGHT * MFN_INPUT_WIDTH * 3,
     BYTES = MFN_EMBEDDING_DIM * 4,
@@ -260,31 +261,55 @@ static int check(struct setup *setup, FILE *out, embed *rgb, embed_quantized *in
     return WRITTEN;
 }
 
-static int check_variant(struct setup *setup, FILE *out, int dotprod) {
-    embed *rgb = NULL;
-    embed_quantized *integers = NULL;
-    int runs = !dotprod || mfn_has_dotprod();
+/* Which variants the CPU runs; those that the library lacks have no function. */
+struct variant {
+    int runs;
+    embed *rgb;
+    embed_quantized *integers;
+};
+
+#ifdef MFN_HAS_QUANTIZED_INPUT
+#define INT8(function) function
+#else
+#define INT8(function) NULL
+#endif
+
+static struct variant neon(void) {
 #ifdef MFN_HAS_NEON
-    rgb = dotprod ? rgb : mfn_embed_neon;
+    return (struct variant){1, mfn_embed_neon, INT8(mfn_embed_quantized_neon)};
+#else
+    return (struct variant){0, NULL, NULL};
 #endif
+}
+
+static struct variant dotprod(void) {
 #ifdef MFN_HAS_DOTPROD
-    rgb = dotprod ? mfn_embed_dotprod : rgb;
+    return (struct variant){mfn_has_dotprod(), mfn_embed_dotprod,
+                            INT8(mfn_embed_quantized_dotprod)};
+#else
+    return (struct variant){0, NULL, NULL};
 #endif
-#if defined(MFN_HAS_QUANTIZED_INPUT) && defined(MFN_HAS_NEON)
-    integers = dotprod ? integers : mfn_embed_quantized_neon;
+}
+
+static struct variant i8mm(void) {
+#ifdef MFN_HAS_I8MM
+    return (struct variant){mfn_has_i8mm(), mfn_embed_i8mm, INT8(mfn_embed_quantized_i8mm)};
+#else
+    return (struct variant){0, NULL, NULL};
 #endif
-#if defined(MFN_HAS_QUANTIZED_INPUT) && defined(MFN_HAS_DOTPROD)
-    integers = dotprod ? mfn_embed_quantized_dotprod : integers;
-#endif
-    if (rgb == NULL || !runs) {
+}
+
+static int check_variant(struct setup *setup, FILE *out, struct variant variant) {
+    if (!variant.runs) {
         fprintf(out, "skipped 1\n");
         return WRITTEN;
     }
-    return check(setup, out, rgb, integers);
+    return check(setup, out, variant.rgb, variant.integers);
 }
 
 #ifdef MFN_MARKS_NEON
-enum { MARKS = (MFN_MARKS_NEON > MFN_MARKS_DOTPROD ? MFN_MARKS_NEON : MFN_MARKS_DOTPROD) };
+#define MOST(a, b) ((a) > (b) ? (a) : (b))
+enum { MARKS = MOST(MFN_MARKS_NEON, MOST(MFN_MARKS_DOTPROD, MFN_MARKS_I8MM)) };
 static int64_t marks[MARKS + 1];
 void mfn_mark(int32_t index);
 void mfn_mark(int32_t index) {
@@ -295,8 +320,7 @@ void mfn_mark(int32_t index) {
 
 static void write_times(FILE *out, int64_t whole) {
     (void)whole;
-    int fast = MFN_MARKS_DOTPROD != 0 && mfn_has_dotprod();
-    int count = fast ? MFN_MARKS_DOTPROD : MFN_MARKS_NEON;
+    int count = i8mm().runs ? MFN_MARKS_I8MM : dotprod().runs ? MFN_MARKS_DOTPROD : MFN_MARKS_NEON;
     fprintf(out, "layers");
     for (int i = 0; i < count; i++) {
         fprintf(out, " %lld", (long long)(marks[i + 1] - marks[i]));
@@ -310,13 +334,7 @@ static void write_times(FILE *out, int64_t whole) {
 #endif
 
 /* 1 where mfn_embed can run at all: a library of dotprod alone needs a CPU that has it. */
-static int can_run(void) {
-#ifdef MFN_HAS_NEON
-    return 1;
-#else
-    return mfn_has_dotprod();
-#endif
-}
+static int can_run(void) { return neon().runs || dotprod().runs || i8mm().runs; }
 
 static int time_embed(struct setup *setup, FILE *out, const long *limits) {
     int64_t start = 0;
@@ -379,10 +397,19 @@ static int do_job(struct setup *setup, FILE *out, int job, const long *limits) {
     fprintf(out, "mfn-board 1\n");
     write_board(out, setup);
     fprintf(out, "dotprod %d\n", mfn_has_dotprod());
-    if (job == CHECK_NEON || job == CHECK_DOTPROD) {
-        return check_variant(setup, out, job == CHECK_DOTPROD);
+#ifdef MFN_HAS_I8MM
+    fprintf(out, "i8mm %d\n", mfn_has_i8mm());
+#endif
+    switch (job) {
+    case CHECK_NEON:
+        return check_variant(setup, out, neon());
+    case CHECK_DOTPROD:
+        return check_variant(setup, out, dotprod());
+    case CHECK_I8MM:
+        return check_variant(setup, out, i8mm());
+    default:
+        return job == TIME || job == LAYERS ? time_embed(setup, out, limits) : BAD_CALL;
     }
-    return job == TIME || job == LAYERS ? time_embed(setup, out, limits) : BAD_CALL;
 }
 
 static int run_job(const char *folder, int job, const long *limits) {
