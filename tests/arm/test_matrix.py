@@ -24,7 +24,7 @@ class Machine:
     def __init__(self, x: Array, weights: Array) -> None:
         rows, k = x.shape
         self.memory = {i: bytearray(x[i].tobytes()) for i in range(rows)}
-        self.memory |= {8: bytearray(weights.tobytes()), 10: bytearray(16 * rows * k)}
+        self.memory |= {8: bytearray(weights.tobytes()), 10: bytearray(2 * -(-rows // 2) * k)}
         self.general = {f"x{i}": i * _ROOM for i in self.memory}
         self.general["flags"] = 0
         self.vectors = {v: np.zeros(16, np.uint8) for v in range(32)}
@@ -47,8 +47,10 @@ class Machine:
             self.general["flags"] = total if name == "subs" else self.general["flags"]
             return
         numbers = [int(n) for n in re.findall(r"v(\d+)", rest)]
-        if name in ("ldr", "str"):
-            self._move(name, int(parts[0][1:]), rest)
+        if name == "ldr":
+            self._load(int(parts[0][1:]), rest)
+        elif name == "st2":
+            self._store_both(numbers, rest)
         elif name == "movi":
             self.vectors[numbers[0]] = np.zeros(16, np.uint8)
         elif name in ("zip1", "zip2"):
@@ -61,16 +63,19 @@ class Machine:
             total = self.vectors[numbers[0]].view(np.int32) + (a @ b.T).astype(np.int32).reshape(4)
             self.vectors[numbers[0]] = total.view(np.uint8)
 
-    def _move(self, name: str, number: int, rest: str) -> None:
+    def _store_both(self, numbers: list[int], rest: str) -> None:
+        base, step = re.search(r"\[(x\d+)\], (\d+)", rest).groups()  # type: ignore[union-attr]
+        halves = np.stack([self.vectors[v].view(np.uint64) for v in numbers], axis=1)
+        place, offset = divmod(self.general[base], _ROOM)
+        self.memory[place][offset : offset + 32] = halves.tobytes()
+        self.general[base] += int(step)
+
+    def _load(self, number: int, rest: str) -> None:
         parts = re.search(r"\[(.*)\]", rest).group(1).split(", ")  # type: ignore[union-attr]
         address = sum(self.general[p] if p[0] == "x" else int(p) for p in parts)
         base, offset = divmod(address, _ROOM)
         assert offset + 16 <= len(self.memory[base]), f"{rest} is behind the operand"
-        place = slice(offset, offset + 16)
-        if name == "str":
-            self.memory[base][place] = self.vectors[number].tobytes()
-        else:
-            self.vectors[number] = np.frombuffer(self.memory[base][place], np.uint8).copy()
+        self.vectors[number] = np.frombuffer(self.memory[base], np.uint8, 16, offset).copy()
 
 
 @pytest.mark.parametrize("buffered", [True, False])

@@ -61,21 +61,15 @@ def sum_of(row_pair: int, pair: int) -> int:
 
 
 def beside(tile: Tile) -> list[str]:
-    """Instructions that fill the buffer: a step's first halves of all pairs, then the others."""
-    pairs = row_pairs(tile)
-    lines = [f"mov {_OFFSET}, 0", f"mov {_AT}, {BUFFER}", f"mov {_COUNT}, {tile.k // DEEP}", "3:"]
-    lines += [f"ldr q{i}, [x{i}, {_OFFSET}]" for i in range(tile.rows)]
-    for half in range(2):
-        lines += [
-            f"zip{1 + half} v{FIRST + 8 * half + i}.2d, v{a}.2d, v{b}.2d"
-            for i, (a, b) in enumerate(_partners(tile))
-        ]
-    lines += [
-        f"str q{FIRST + 8 * half + i}, [{_AT}, {16 * (pairs * half + i)}]"
-        for half in range(2)
-        for i in range(pairs)
-    ]
-    lines += [f"add {_OFFSET}, {_OFFSET}, {DEEP}", f"add {_AT}, {_AT}, {32 * pairs}"]
+    """Instructions that fill the buffer; `st2` puts the halves of two rows in turn."""
+    steps = tile.k // DEEP
+    unrolled = 2 - steps % 2
+    lines = [f"mov {_AT}, {BUFFER}", f"mov {_COUNT}, {steps // unrolled}", "3:"]
+    for at in range(unrolled):
+        rows = range(2 * row_pairs(tile))  # pairs of neighbouring registers, as `st2` reads them
+        lines += [f"ldr q{i}, [x{min(i, tile.rows - 1)}, {DEEP * at}]" for i in rows]
+        lines += [f"st2 {{v{i}.2d, v{i + 1}.2d}}, [{_AT}], 32" for i in rows[::2]]
+    lines += [f"add x{i}, x{i}, {DEEP * unrolled}" for i in range(tile.rows)]
     return [*lines, f"subs {_COUNT}, {_COUNT}, 1", "b.ne 3b"]
 
 
@@ -112,9 +106,9 @@ def _buffered_step(tile: Tile, at: int) -> list[str]:
     """16 input channels, `at` steps behind the pointers."""
     pairs, lines = row_pairs(tile), []
     for half in range(2):
-        place = 32 * pairs * at + 16 * pairs * half
+        place = 32 * pairs * at + 16 * half
         rows, weights = range(4 * half, 4 * half + pairs), range(8 + 4 * half, 12 + 4 * half)
-        lines += [f"ldr q{v}, [{_AT}, {place + 16 * i}]" for i, v in enumerate(rows)]
+        lines += [f"ldr q{v}, [{_AT}, {place + 32 * i}]" for i, v in enumerate(rows)]
         lines += _weights(at, half, weights)
         lines += _multiply(rows, weights)
     return lines
