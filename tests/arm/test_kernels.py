@@ -52,7 +52,6 @@ MACHINES: dict[str, tuple[Machine, tuple[str, ...], dict[str, Value]]] = {
     "dotprod for the A55": (
         A55, ("cortex-a76",), {"loads": "halves", "late": False, "gap": 2, "strips": 7},
     ),
-    "i8mm": (emulated.I8MM, ("max",), {}),
 }  # fmt: skip
 
 
