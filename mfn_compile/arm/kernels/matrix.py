@@ -5,8 +5,8 @@ deep. Its operands hold 8 bytes of one row and 8 of the other, so rows of x are 
 side: once for all output channels, into a buffer, or within the loop where a function computes the
 channels of one tile only. Weights are packed as they are read.
 
-Only out-of-order cores and Cortex-A510, which pairs anything, have the instruction, so the order is
-plain: loads, then the products that read them. Registers beside those of `micro.py`: x10 points to
+The order is plain, loads and then the products that read them: nearly all cores that have the
+instruction are out of order. Registers beside those of `micro.py`: x10 points to
 the buffer, x11 walks through it.
 """
 

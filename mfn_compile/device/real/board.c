@@ -9,9 +9,8 @@
  * the variant neon, 1 dotprod, 2 times mfn_embed, 3 times every kernel, 4 checks i8mm.
  *
  * With -DMFN_BOARD_SHARED it becomes a shared object that TVM's RPC server loads, with one
- * function of TVM's calling convention (tvm_call.h). With -DMFN_MARKS_NEON=N, -DMFN_MARKS_DOTPROD=N,
- * -DMFN_MARKS_I8MM=N the library calls mfn_mark before each of the N kernels of that variant and
- * behind the last one.
+ * function of TVM's calling convention (tvm_call.h). With -DMFN_MARKS_NEON=N, _DOTPROD=N and _I8MM=N
+ * the library calls mfn_mark before each of a variant's N kernels and behind the last one.
  *
  * Only functions that the C library had in 2012 (glibc 2.17) are used, and with -std=c99 new headers
  * give none of them a newer name. Exit code: an `enum failure`.
@@ -235,19 +234,50 @@ static int is_right(const struct setup *setup, long index) {
     return memcmp(setup->embedding, vector_of(setup, index) + PIXELS + INTEGERS, BYTES) == 0;
 }
 
+struct variant {
+    int runs; /* whether library and CPU have it */
+    embed *rgb;
+    embed_quantized *integers;
+};
+#ifdef MFN_HAS_QUANTIZED_INPUT
+#define VARIANT(runs, name) (struct variant){runs, mfn_embed_##name, mfn_embed_quantized_##name}
+#else
+#define VARIANT(runs, name) (struct variant){runs, mfn_embed_##name, NULL}
+#endif
+static struct variant variant_of(enum job check) {
+#ifdef MFN_HAS_NEON
+    if (check == CHECK_NEON) return VARIANT(1, neon);
+#endif
+#ifdef MFN_HAS_DOTPROD
+    if (check == CHECK_DOTPROD) return VARIANT(mfn_has_dotprod(), dotprod);
+#endif
+#ifdef MFN_HAS_I8MM
+    if (check == CHECK_I8MM) return VARIANT(mfn_has_i8mm(), i8mm);
+#endif
+    (void)check;
+    return (struct variant){0, NULL, NULL};
+}
+
+static int runs(enum job check) { return variant_of(check).runs; }
+
 /* Every vector through one variant; the first that differs ends it. */
-static int check(struct setup *setup, FILE *out, embed *rgb, embed_quantized *integers) {
+static int check(struct setup *setup, FILE *out, struct variant variant) {
+    if (!variant.runs) {
+        fprintf(out, "skipped 1\n");
+        return WRITTEN;
+    }
     for (long i = 0; i < setup->vectors; i++) {
         const unsigned char *record = vector_of(setup, i);
         memset(setup->embedding, 0xFF, BYTES);
-        if (rgb(record, setup->embedding, setup->workspace) != MFN_OK) {
+        if (variant.rgb(record, setup->embedding, setup->workspace) != MFN_OK) {
             return REFUSED;
         }
         int good = is_right(setup, i);
-        if (good && integers != NULL) {
+        if (good && variant.integers != NULL) {
             memset(setup->embedding, 0xFF, BYTES);
             memset(setup->workspace, 0xA5, MFN_BOARD_WORKSPACE);
-            if (integers((const int8_t *)record + PIXELS, setup->embedding, setup->workspace)) {
+            const int8_t *input = (const int8_t *)record + PIXELS;
+            if (variant.integers(input, setup->embedding, setup->workspace)) {
                 return REFUSED;
             }
             good = is_right(setup, i);
@@ -261,55 +291,8 @@ static int check(struct setup *setup, FILE *out, embed *rgb, embed_quantized *in
     return WRITTEN;
 }
 
-/* Which variants the CPU runs; those that the library lacks have no function. */
-struct variant {
-    int runs;
-    embed *rgb;
-    embed_quantized *integers;
-};
-
-#ifdef MFN_HAS_QUANTIZED_INPUT
-#define INT8(function) function
-#else
-#define INT8(function) NULL
-#endif
-
-static struct variant neon(void) {
-#ifdef MFN_HAS_NEON
-    return (struct variant){1, mfn_embed_neon, INT8(mfn_embed_quantized_neon)};
-#else
-    return (struct variant){0, NULL, NULL};
-#endif
-}
-
-static struct variant dotprod(void) {
-#ifdef MFN_HAS_DOTPROD
-    return (struct variant){mfn_has_dotprod(), mfn_embed_dotprod,
-                            INT8(mfn_embed_quantized_dotprod)};
-#else
-    return (struct variant){0, NULL, NULL};
-#endif
-}
-
-static struct variant i8mm(void) {
-#ifdef MFN_HAS_I8MM
-    return (struct variant){mfn_has_i8mm(), mfn_embed_i8mm, INT8(mfn_embed_quantized_i8mm)};
-#else
-    return (struct variant){0, NULL, NULL};
-#endif
-}
-
-static int check_variant(struct setup *setup, FILE *out, struct variant variant) {
-    if (!variant.runs) {
-        fprintf(out, "skipped 1\n");
-        return WRITTEN;
-    }
-    return check(setup, out, variant.rgb, variant.integers);
-}
-
 #ifdef MFN_MARKS_NEON
-#define MOST(a, b) ((a) > (b) ? (a) : (b))
-enum { MARKS = MOST(MFN_MARKS_NEON, MOST(MFN_MARKS_DOTPROD, MFN_MARKS_I8MM)) };
+enum { MARKS = MFN_MARKS_NEON + MFN_MARKS_DOTPROD + MFN_MARKS_I8MM }; /* enough for each */
 static int64_t marks[MARKS + 1];
 void mfn_mark(int32_t index);
 void mfn_mark(int32_t index) {
@@ -320,7 +303,8 @@ void mfn_mark(int32_t index) {
 
 static void write_times(FILE *out, int64_t whole) {
     (void)whole;
-    int count = i8mm().runs ? MFN_MARKS_I8MM : dotprod().runs ? MFN_MARKS_DOTPROD : MFN_MARKS_NEON;
+    int plain = runs(CHECK_DOTPROD) ? MFN_MARKS_DOTPROD : MFN_MARKS_NEON;
+    int count = runs(CHECK_I8MM) ? MFN_MARKS_I8MM : plain;
     fprintf(out, "layers");
     for (int i = 0; i < count; i++) {
         fprintf(out, " %lld", (long long)(marks[i + 1] - marks[i]));
@@ -333,13 +317,10 @@ static void write_times(FILE *out, int64_t whole) {
 }
 #endif
 
-/* 1 where mfn_embed can run at all: a library of dotprod alone needs a CPU that has it. */
-static int can_run(void) { return neon().runs || dotprod().runs || i8mm().runs; }
-
 static int time_embed(struct setup *setup, FILE *out, const long *limits) {
     int64_t start = 0;
     long warm_up = limits[0], repeats = limits[1], budget_ms = limits[2];
-    if (!can_run()) {
+    if (!runs(CHECK_NEON) && !runs(CHECK_DOTPROD) && !runs(CHECK_I8MM)) {
         fprintf(out, "skipped 1\n");
         return WRITTEN;
     }
@@ -397,19 +378,11 @@ static int do_job(struct setup *setup, FILE *out, int job, const long *limits) {
     fprintf(out, "mfn-board 1\n");
     write_board(out, setup);
     fprintf(out, "dotprod %d\n", mfn_has_dotprod());
-#ifdef MFN_HAS_I8MM
-    fprintf(out, "i8mm %d\n", mfn_has_i8mm());
-#endif
-    switch (job) {
-    case CHECK_NEON:
-        return check_variant(setup, out, neon());
-    case CHECK_DOTPROD:
-        return check_variant(setup, out, dotprod());
-    case CHECK_I8MM:
-        return check_variant(setup, out, i8mm());
-    default:
-        return job == TIME || job == LAYERS ? time_embed(setup, out, limits) : BAD_CALL;
+    fprintf(out, "i8mm %d\n", runs(CHECK_I8MM));
+    if (job == CHECK_NEON || job == CHECK_DOTPROD || job == CHECK_I8MM) {
+        return check(setup, out, variant_of(job));
     }
+    return job == TIME || job == LAYERS ? time_embed(setup, out, limits) : BAD_CALL;
 }
 
 static int run_job(const char *folder, int job, const long *limits) {
