@@ -11,7 +11,7 @@ import numpy as np
 
 from mfn_compile.arm.calls import Array, Call, Constant, Place, padded, stored_channels
 from mfn_compile.arm.graph import Conv, IntegerGraph
-from mfn_compile.arm.kernels import depthwise, gemm
+from mfn_compile.arm.kernels import depthwise, gemm, matrix, matrix_ending
 from mfn_compile.arm.kernels.epilogue import Epilogue, constants_of, shape_of
 from mfn_compile.arm.kernels.finishing import is_short
 from mfn_compile.arm.kernels.settled import settled
@@ -226,6 +226,8 @@ class Convolutions:
         vectors = self._tile.isa is not None
         shape = shape_of(node, padded(len(node.bias)), vectors=vectors)
         constants = constants_of(node, shape)
+        if self._tile.isa == "i8mm" and not node.depthwise and is_short(shape):
+            constants |= {n: matrix.doubled(constants[n]) for n in matrix_ending.DOUBLED}
         return shape, [self._pool.constant(constants[name]) for name in shape.operands()]
 
     def _depthwise(self, node: Conv, part: Part) -> Windowed:
@@ -243,7 +245,7 @@ class Convolutions:
             groups=() if isa is None else depthwise.groups_of(node.weight),
         )
         chosen = self._lookup.of(plain.key)
-        kernel = depthwise.scheduled(plain, chosen.knobs, dots=isa == "dotprod")
+        kernel = depthwise.scheduled(plain, chosen.knobs, dots=isa in ("dotprod", "i8mm"))
         if kernel.strips:
             part = part.in_strips(int(np.prod(kernel.ring)), 2 if kernel.paired else 1)
         weights = self._pool.constant(depthwise.pack(kernel, node.weight))

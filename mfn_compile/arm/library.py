@@ -21,7 +21,7 @@ from mfn_compile.arm.constant_channels import (
 from mfn_compile.arm.explain import describe_schedules
 from mfn_compile.arm.firmware.census import Kind, check_integer
 from mfn_compile.arm.firmware.elf import ObjectFacts, check_object, section_sizes
-from mfn_compile.arm.firmware.facts import SizeRow
+from mfn_compile.arm.firmware.facts import VARIANTS, SizeRow
 from mfn_compile.arm.firmware.parts import CallParts, Parts, PhaseParts, VariantParts
 from mfn_compile.arm.firmware.stack import StackRow, stack_rows
 from mfn_compile.arm.graph import IntegerGraph
@@ -150,7 +150,7 @@ def _tasks(variant: str, threaded: Threaded) -> VariantParts:
 def _census(content: bytes, compiled: Compiled) -> list[KernelCensus]:
     """Checked rows of one variant's kernels."""
     variant = compiled.machine.isa
-    assert variant in ("neon", "dotprod")
+    assert variant in VARIANTS
     programs = compiled.programs
     prefix = f"mfn_{variant}_"
     known = {kernel: kind for program in programs for kernel, kind in program.kinds().items()}

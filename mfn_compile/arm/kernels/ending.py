@@ -7,7 +7,7 @@ it needs is loaded beside the last products.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -25,7 +25,7 @@ _ADDP = "addp {0}.4s, {1}.4s, {2}.4s"
 
 
 @dataclass(frozen=True)
-class _Places:
+class Places:
     """Registers of the pointers behind the loop."""
 
     out: str
@@ -33,9 +33,11 @@ class _Places:
     skip: str
 
 
-_PLACES: dict[micro.Isa, _Places] = {
-    "dotprod": _Places("x26", Pointers("x27", "x28", "x24", "x23"), "x25"),
-    "neon": _Places("x4", Pointers("x5", "x6", "x26", "x27"), "x7"),
+_DOTS = Places("x26", Pointers("x27", "x28", "x24", "x23"), "x25")
+PLACES: dict[micro.Isa, Places] = {
+    "dotprod": _DOTS,
+    "neon": Places("x4", Pointers("x5", "x6", "x26", "x27"), "x7"),
+    "i8mm": _DOTS,
 }
 
 
@@ -69,19 +71,33 @@ def ending_ir(ending: Ending) -> str:
     x, weights, bias: see `micro.tile_ir`, for all columns. out, skip: int8, rows
     `epilogue.channels` bytes apart. The others: see `finishing.Pointers`.
     """
-    at = _PLACES[ending.tile.isa]
+    return function_ir(ending, _program(ending))
+
+
+def function_ir(
+    ending: Ending, lines: Sequence[str], buffer: Mapping[str, int] | None = None
+) -> str:
+    """The function of `ending_ir` around a tile's instructions.
+
+    Args:
+        buffer: registers that point to memory of their own on the stack, and its bytes.
+    """
+    at = PLACES[ending.tile.isa]
     names = ["%out", "%shift", "%mul"]
     places = [at.out, at.constants.shift, at.constants.multiplier]
     if ending.epilogue.residual:
         names += ["%skip", "%scales", "%factor"]
         places += [at.skip, at.constants.scales, at.constants.factor]
     others = dict(zip(places, names, strict=True))
+    rooms = [f"  %{name} = alloca [{n} x i8], align 64" for name, n in (buffer or {}).items()]
+    others |= {name: f"%{name}" for name in buffer or {}}
     parameters = ", ".join(f"ptr {name}" for name in ("%x", "%w", "%start", *names))
     return "\n".join(
         [
             f"define linkonce_odr void @{ending.name}({parameters}) alwaysinline nounwind {{",
+            *rooms,
             *micro.row_pointers(ending.tile),
-            micro.assembly(ending.tile, _program(ending), [], [], others),
+            micro.assembly(ending.tile, lines, [], [], others),
             "  ret void",
             "}",
             "",
@@ -129,7 +145,7 @@ def _round(ending: Ending) -> list[str]:
 
 def _advance(code: Code, ending: Ending) -> None:
     """Pointers to the next columns."""
-    tile, at = ending.tile, _PLACES[ending.tile.isa]
+    tile, at = ending.tile, PLACES[ending.tile.isa]
     for pointer in (micro.START, at.constants.shift, at.constants.multiplier):
         code.advance(pointer, 4 * tile.columns)
     for pointer in (at.out, at.skip) if ending.epilogue.residual else (at.out,):
@@ -165,7 +181,7 @@ def _last_step(
 
 def _dots(code: Code, ending: Ending, sums: Sequence[int]) -> None:
     """Rows of 8 channels."""
-    shape, at = ending.epilogue, _PLACES["dotprod"]
+    shape, at = ending.epilogue, PLACES["dotprod"]
     finish = prepare(code, shape, at.constants, keep=True)
     for row in range(ending.tile.rows):
         offset = row * shape.channels
@@ -176,7 +192,7 @@ def _dots(code: Code, ending: Ending, sums: Sequence[int]) -> None:
 
 def _parts(code: Code, ending: Ending, sums: Sequence[int]) -> None:
     """Pairs of rows of 4 channels."""
-    shape, at, rows = ending.epilogue, _PLACES["neon"], ending.tile.rows
+    shape, at, rows = ending.epilogue, PLACES["neon"], ending.tile.rows
     finish = prepare(code, shape, at.constants, keep=True, halves=(0,))
     bias = code.load(micro.START, 0)
     totals = []

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import s_tir, te, tirx
 
-from mfn_compile.arm.kernels import fours, intrinsics, micro
+from mfn_compile.arm.kernels import fours, intrinsics, matrix, micro
 from mfn_compile.arm.kernels.epilogue import Epilogue, finish
 from mfn_compile.arm.kernels.knobs import Key, Knobs, Value
 from mfn_compile.arm.kernels.simple import SPAN
@@ -252,6 +252,7 @@ def _schedule_generic(schedule: s_tir.Schedule, kernel: Gemm, loop: Any) -> None
 TILES: dict[str, Tile] = {
     "dotprod": Tile(micro.ROWS["dotprod"], micro.COLUMNS["dotprod"], _pack_dotprod, isa="dotprod"),
     "neon": Tile(micro.ROWS["neon"], micro.COLUMNS["neon"], _pack_neon, isa="neon"),
+    "i8mm": Tile(micro.ROWS["i8mm"], micro.COLUMNS["i8mm"], matrix.pack, isa="i8mm"),
     "avx2": Tile(6, 8, _pack_avx2, _accumulate_avx2, _schedule_avx2),
     "generic": Tile(4, 8, _pack_generic, _accumulate_generic, _schedule_generic),
 }

@@ -21,16 +21,17 @@ from typing import Literal
 from mfn_compile.arm.kernels.knobs import Loads
 from mfn_compile.arm.kernels.operands import OFFSETS, WEIGHTS, Loader, Operand, Step, interleave
 
-Isa = Literal["dotprod", "neon"]
+Isa = Literal["dotprod", "neon", "i8mm"]
 Line = tuple[str, tuple[int, ...]]  # arithmetic, and the registers of operands that it reads
 DEEP = 16  # input channels of one step: one 128-bit register of int8
-ROWS: dict[Isa, int] = {"dotprod": 8, "neon": 4}
-COLUMNS: dict[Isa, int] = {"dotprod": 8, "neon": 4}
+ROWS: dict[Isa, int] = {"dotprod": 8, "neon": 4, "i8mm": 8}
+COLUMNS: dict[Isa, int] = {"dotprod": 8, "neon": 4, "i8mm": 8}
 
 START, COUNT, TILES = "x9", "x17", "x30"
 CARRIERS: dict[Isa, tuple[str, ...]] = {
     "dotprod": tuple(f"x{i}" for i in (*range(10, 15), *range(20, 23))),
     "neon": tuple(f"x{i}" for i in (*range(10, 15), *range(20, 26))),
+    "i8mm": tuple(f"x{i}" for i in (*range(11, 15), *range(20, 23))),  # of `matrix.py`
 }
 
 
@@ -61,7 +62,7 @@ class Tile:
     @property
     def name(self) -> str:
         """Symbol of its function."""
-        form = "" if self.isa == "dotprod" else "_paired" if self.paired else "_single"
+        form = "" if self.isa != "neon" else "_paired" if self.paired else "_single"
         form += "_partial" if self.partial else ""
         form += f"_{self.loads}{self.gap}" + ("" if self.late else "_early")
         return f"mfn_tile_{self.isa}_{self.rows}x{self.k}{form}"
@@ -79,11 +80,15 @@ def tile_ir(tile: Tile) -> str:
     x: int8, rows `k` bytes apart. weights: packed for the tile. start: int32 [columns] that
     `dotprod` begins the sums with. sums: int32 [rows, columns].
     """
-    sums = _results(tile)
+    return sums_ir(tile, program(tile), _results(tile))
+
+
+def sums_ir(tile: Tile, lines: Sequence[str], sums: Sequence[int]) -> str:
+    """The function of `tile_ir` around its instructions; `sums` are registers, row by row."""
     body = row_pointers(tile)
     kinds = ["<4 x i32>"] * len(sums)
     outputs = [f"={{v{r}}}" for r in sums]
-    body.append(assembly(tile, program(tile), kinds, outputs, {}))
+    body.append(assembly(tile, lines, kinds, outputs, {}))
     for i in range(len(sums)):
         body += [
             f"  %v{i} = extractvalue {shape_of(tile, kinds)} %r, {i}",

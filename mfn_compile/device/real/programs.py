@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfn_compile.arm.firmware.archive import make_archive
-from mfn_compile.arm.firmware.facts import Variant
+from mfn_compile.arm.firmware.facts import VARIANTS, Variant
 from mfn_compile.arm.firmware.linker import INSTALL, Compiler, find_compiler
 from mfn_compile.arm.firmware.process import run_tool
 from mfn_compile.bundle.manifest import read_manifest
@@ -30,7 +30,7 @@ GOLDEN, LIBRARY, LAYERS, RESULT = "golden.bin", "board.so", "layers.so", "result
 QDQ, TARGET = "onnx/model_int8_qdq.onnx", "target.json"
 QUANTIZED = "#define MFN_HAS_QUANTIZED_INPUT 1"
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra")
-_HAS = re.compile(r"^#define MFN_HAS_(NEON|DOTPROD) 1$", re.MULTILINE)
+_HAS = re.compile(r"^#define MFN_HAS_(NEON|DOTPROD|I8MM) 1$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def variants_of(bundle: Path) -> tuple[Variant, ...]:
     """
     header = open_bundle(bundle).header.read_text(encoding="utf-8")
     names = {name.lower() for name in _HAS.findall(header)}
-    return tuple(name for name in ("neon", "dotprod") if name in names)
+    return tuple(name for name in VARIANTS if name in names)
 
 
 def pack_golden(bundle: Path) -> bytes:
@@ -156,8 +156,7 @@ def mark_options(marked: Marked) -> tuple[str, ...]:
     counts = {name: len(calls) for name, calls in marked.calls.items()}
     return (
         f"-DMFN_BOARD_WORKSPACE={marked.workspace}",
-        f"-DMFN_MARKS_NEON={counts.get('neon', 0)}",
-        f"-DMFN_MARKS_DOTPROD={counts.get('dotprod', 0)}",
+        *(f"-DMFN_MARKS_{name.upper()}={counts.get(name, 0)}" for name in VARIANTS),
     )
 
 
