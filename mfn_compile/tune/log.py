@@ -22,6 +22,7 @@ from mfn_compile.files import write_whole
 from mfn_compile.frozen import Frozen
 from mfn_compile.tune.errors import FolderBusyError, TuningFolderError
 from mfn_compile.tune.task import Choice, Outcome, Point, Task
+from mfn_compile.wording import wording
 
 FORMAT = 1
 HEADER, LINES, TABLE = "tuning.json", "trials.jsonl", "trials.csv"
@@ -258,7 +259,7 @@ def _printable(error: str) -> str:
 def _damaged(where: Path, error: ValidationError) -> TuningFolderError:
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    why = f"{place}: {first['msg']}" if place else first["msg"]
+    why = f"{place}: {wording(first)}" if place else wording(first)
     return TuningFolderError(
         "The tuning folder is damaged", where=str(where), why=why, hint=RESTART
     )
