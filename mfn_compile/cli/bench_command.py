@@ -72,13 +72,15 @@ def bench(
         from mfn_compile.bench.peers import find_peers  # noqa: PLC0415 - imports pydantic
 
         chosen = find_peers([name.strip() for name in peers.split(",") if name.strip()])
+        from mfn_compile.bench.checks import check_out, parse_devices  # noqa: PLC0415
         from mfn_compile.bench.table import markdown  # noqa: PLC0415
-        from mfn_compile.bench.whole import BenchRequest, parse_devices, run_bench  # noqa: PLC0415
+        from mfn_compile.bench.whole import BenchRequest, run_bench  # noqa: PLC0415
         from mfn_compile.cli.console import make_progress  # noqa: PLC0415
         from mfn_compile.files import write_whole  # noqa: PLC0415
         from mfn_compile.request import DataSource  # noqa: PLC0415
 
         devices, native = parse_devices(device)
+        check_out(out)
         request = BenchRequest(
             model=options.model_source(checkpoint, color, mean, std, bn_eps),
             data=DataSource(lfw, benchmark, images, pairs, calibration, False),
