@@ -43,16 +43,7 @@ def summarize(
     Raises:
         DeviceError: no board ran the library.
     """
-    rounds = [kept for name, kept in sorted(found.items()) if name.startswith(ROUND)]
-    timed = [kept for kept in rounds if kept.answer.times_ns]
-    if not timed:
-        board = rounds[0].board if rounds else ""
-        raise DeviceError(
-            "The board can run no variant of the library",
-            where=board,
-            why="its CPU lacks the dot product instructions",
-            hint="Compile for a target with the variant neon, such as arm64",
-        )
+    timed = _timed(found)
     times = np.concatenate([kept.answer.times_ns for kept in timed]) / 1e6
     p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
     first, last = timed[0].answer, timed[-1].answer
@@ -85,6 +76,24 @@ def summarize(
         resumed=resumed,
         warnings=(*warnings, *_wary(timed), *said),
     )
+
+
+def _timed(found: Mapping[str, Kept]) -> list[Kept]:
+    """The rounds in which the library ran, in their order.
+
+    Raises:
+        DeviceError: there are none.
+    """
+    rounds = [kept for name, kept in sorted(found.items()) if name.startswith(ROUND)]
+    timed = [kept for kept in rounds if kept.answer.times_ns]
+    if not timed:
+        raise DeviceError(
+            "The board can run no variant of the library",
+            where=rounds[0].board if rounds else "",
+            why="its CPU lacks the dot product instructions",
+            hint="Compile for a target with the variant neon, such as arm64",
+        )
+    return timed
 
 
 def _board(kept: Kept) -> str:
