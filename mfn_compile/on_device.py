@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfn_compile.arm.firmware.facts import Variant
+from mfn_compile.bundle.manifest import verify_bundle
 from mfn_compile.device.spec import (
     FORMS,
     LOCAL,
@@ -25,6 +26,7 @@ from mfn_compile.target import Target
 
 if TYPE_CHECKING:
     from mfn_compile.device.real.measure import LayerSource
+    from mfn_compile.device.tools import Look
 
 NONE = "none"
 CODE = ("device", "device_result", "boards")
@@ -91,11 +93,18 @@ def parse(text: str, *, asked: bool = True) -> Device:
     raise UsageError(f"{text!r} is no device", hint=f"Write {FORMS}")
 
 
+def looks_of(device: Device) -> tuple[Look, ...]:
+    """For the outside tools that a device needs."""
+    from mfn_compile.device.tools import of_virtual, require_cross_compiler  # noqa: PLC0415
+
+    return (require_cross_compiler,) if device.virtual is None else of_virtual(device.virtual)
+
+
 def unready(device: Device) -> str:
     """Why a device that nobody asked for is left out; empty where it can be used.
 
     Raises:
-        DeviceError: it was asked for, and a tool is missing.
+        DeviceError: it was asked for, and tools are missing.
     """
     if device.virtual is None:
         return ""
@@ -179,7 +188,15 @@ def profile_on(
         UsageError: a board was asked for a variant; the library chooses there.
         BadInputError: the folder is no bundle, or the core cannot run the variant.
         DeviceError: a tool or the board is missing or failed, or did not answer in time.
+        InternalCheckError: the bundle's files are not what its manifest says.
     """
+    from mfn_compile.device.runner import open_bundle  # noqa: PLC0415 - only for it
+    from mfn_compile.device.tools import require_all  # noqa: PLC0415
+
+    open_bundle(bundle)
+    if bundle.is_dir():  # a library may also be given alone
+        verify_bundle(bundle)
+    require_all(looks_of(device))
     root = cache_dir or default_root()
     if device.virtual is not None:
         from mfn_compile.device.virtual import run_virtual  # noqa: PLC0415 - only for it

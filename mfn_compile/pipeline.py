@@ -12,6 +12,7 @@ from mfn_compile.backend import Backend, make_backend, make_tuned_backend
 from mfn_compile.bundle.guard import check_replaceable
 from mfn_compile.bundle.manifest import BundleInfo
 from mfn_compile.bundle.writer import write_bundle
+from mfn_compile.device.tools import Look, require_all
 from mfn_compile.device_result import DeviceResult, Ways
 from mfn_compile.errors import UsageError
 from mfn_compile.evaluating import stored_evaluation
@@ -37,7 +38,7 @@ from mfn_compile.results import (
 from mfn_compile.stages import Checkpoint, describe_checkpoint, open_store
 from mfn_compile.store import Stage, Store, Stored
 from mfn_compile.target import OverflowFix, Target, load_target
-from mfn_compile.tuning import Tuned, TuneRequest, identity, places_of, tune_target
+from mfn_compile.tuning import Tuned, TuneRequest, identity, looks_of, tune_target
 from mfn_compile.version import __version__
 from mfn_compile.ways import Explorer, explore
 
@@ -89,7 +90,7 @@ def tune(request: CompileRequest, wanted: TuneRequest, progress: Progress | None
     """
     progress = progress or SilentProgress()
     target, recipe = load_target(request.target), load_recipe(request.recipe)
-    places_of(wanted, target)  # before minutes of work, not after
+    require_all(looks_of(wanted, target))  # before minutes of work, not after
     backend = make_backend(target, request.threads)
     with open_store(request.cache_dir, request.no_cache, progress) as store:
         checkpoint = Checkpoint(request.model, store, progress)
@@ -113,10 +114,28 @@ class _Run:
         out = self.request.out or default_out(self.checkpoint.path, self.target)
         check_replaceable(out)  # before minutes of work, not after
         self.progress.note(describe_checkpoint(self.checkpoint))
-        self.unready  # noqa: B018 - a missing tool is told before minutes of work
+        self._require_tools()  # likewise
         self.built  # noqa: B018 - an artifact that cannot be built is told first
         result = self._result(self.latency, self.timed, self.evaluation)
         return Outcome(result, self._bundle(result, out))
+
+    def _require_tools(self) -> None:
+        """Look for everything that was asked for, and tell all that is missing in one error."""
+        looks: tuple[Look, ...] = ()
+        if self.device is not None and self.device.asked:
+            looks = on_device.looks_of(self.device)
+        if self.target.code is not None and self.request.tune:
+            looks += looks_of(self._tuning(self.request.tune), self.target)
+        require_all(looks)
+
+    def _tuning(self, trials: int) -> TuneRequest:
+        """What --tune asks for: candidates run on the run's own device."""
+        return TuneRequest(
+            trials,
+            until_ms=self.request.until_ms,
+            device=None if self.device is None else self.device.text,
+            seconds=self.request.device_seconds,
+        )
 
     @cached_property
     def backend(self) -> Backend:
@@ -131,20 +150,14 @@ class _Run:
         if self.target.code is None:
             return None
         if wanted:
-            device = None if self.device is None else self.device.text
+            tuning = self._tuning(wanted)
             parts = {
                 "network": self.quantized.result.sha256,
                 "target": self.target.digest(),
-                "device": device,
+                "device": tuning.device,
                 **identity(),
             }
             folder = self.store.root / "tuning" / value_sha256(parts)[:16]
-            tuning = TuneRequest(
-                wanted,
-                until_ms=self.request.until_ms,
-                device=device,
-                seconds=self.request.device_seconds,
-            )
             self.progress.note(self.tune(tuning, folder).lines())
         return folder
 

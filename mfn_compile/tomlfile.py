@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from mfn_compile.errors import BadInputError
+from mfn_compile.wording import wording
 
 MAX_BYTES = 1 << 20  # a recipe or target is a few kilobytes; more is no such file
 Model = TypeVar("Model", bound=BaseModel)
@@ -81,37 +83,50 @@ def validate(model: type[Model], data: dict[str, Any], *, where: str, kind: str)
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        found = error.errors(include_url=False)
-        # A misspelt key is also a missing one; the misspelling is what helps.
-        first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
-        keys = [str(part) for part in first["loc"]]
-        dotted = ".".join(keys)
-        if first["type"] == "extra_forbidden":
-            valid = _valid_keys(model, keys[:-1])
-            near = difflib.get_close_matches(keys[-1], valid, n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
-            raise BadInputError(
-                f"The {kind} has an unknown key {dotted!r}",
-                where=where,
-                hint=f"{hint}Valid here: {', '.join(valid)}",
-            ) from error
-        raise BadInputError(
-            f"The {kind} has a wrong value at {dotted!r}" if dotted else f"The {kind} is wrong",
+        raise _explained(model, error, where, kind) from error
+
+
+def _explained(
+    model: type[BaseModel], error: ValidationError, where: str, kind: str
+) -> BadInputError:
+    found = error.errors(include_url=False)
+    # A misspelt key is also a missing one; the misspelling is what helps.
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
+    keys = [str(part) for part in first["loc"]]
+    dotted = ".".join(keys)
+    more = f"{len(found)} problems in all" if len(found) > 1 else ""
+    if first["type"] == "extra_forbidden":
+        valid = sorted(_fields(model, keys[:-1]))
+        near = difflib.get_close_matches(keys[-1], valid, n=1, cutoff=0.5)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        return BadInputError(
+            f"The {kind} has an unknown key {dotted!r}",
             where=where,
-            why=first["msg"].removeprefix("Value error, "),
-            hint=f"{len(found)} problems in all" if len(found) > 1 else "",
-        ) from error
+            hint=f"{hint}Valid here: {', '.join(valid)}",
+        )
+    if first["type"] == "missing":
+        field = _fields(model, keys[:-1]).get(keys[-1])
+        says = f": {field.description}" if field and field.description else ""
+        return BadInputError(
+            f"The {kind} lacks the key {dotted!r}", where=where, why=more, hint=f"Add it{says}"
+        )
+    return BadInputError(
+        f"The {kind} has a wrong value at {dotted!r}" if dotted else f"The {kind} is wrong",
+        where=where,
+        why=wording(first),
+        hint=more,
+    )
 
 
-def _valid_keys(model: type[BaseModel], parents: list[str]) -> list[str]:
-    """Keys that `model` accepts below `parents`."""
+def _fields(model: type[BaseModel], parents: list[str]) -> dict[str, FieldInfo]:
+    """What `model` accepts below `parents`, by key."""
     for parent in (part for part in parents if not part.isdigit()):
         field = model.model_fields.get(parent)
         inner = _model_of(field.annotation) if field else None
         if inner is None:
-            return []
+            return {}
         model = inner
-    return sorted(model.model_fields)
+    return model.model_fields
 
 
 def _model_of(annotation: Any) -> type[BaseModel] | None:

@@ -16,6 +16,7 @@ from pydantic import Field
 from mfn_compile.device.real.address import RpcAddress
 from mfn_compile.device.real.programs import LayerSource
 from mfn_compile.device.spec import LOCAL, RPC, VIRTUAL, parse_virtual
+from mfn_compile.device.tools import Look
 from mfn_compile.device_result import Milliseconds
 from mfn_compile.errors import UsageError
 from mfn_compile.frozen import Frozen
@@ -25,7 +26,7 @@ from mfn_compile.progress import Progress
 from mfn_compile.records import Records, Unit
 from mfn_compile.store import source_sha256, tool_version
 from mfn_compile.target import FEATURES, Code, Target, Variant
-from mfn_compile.tune.place import BoardPlace, Place, VirtualPlace
+from mfn_compile.tune.place import BoardPlace, Network, Place, VirtualPlace
 
 if TYPE_CHECKING:
     from mfn_compile.arm.graph import IntegerGraph
@@ -175,6 +176,15 @@ def places_of(request: TuneRequest, target: Target) -> tuple[tuple[Variant, Plac
     return tuple(found)
 
 
+def looks_of(request: TuneRequest, target: Target) -> tuple[Look, ...]:
+    """For the outside tools that the tuning needs.
+
+    Raises:
+        UsageError, BadInputError: as `places_of`.
+    """
+    return tuple(look for _, place in places_of(request, target) for look in place.looks)
+
+
 def identity() -> dict[str, object]:
     """Versions of everything that decides what a kernel costs."""
     return {
@@ -255,7 +265,7 @@ class _Core:
 
         cpu, isa = self.variant.cpu, self.variant.name
         tasks = tasks_of(self._graph, cpu, isa)
-        with self.place.measure(self._source, self._graph, self._pixels) as measure:
+        with self.place.measure(self._network) as measure:
             rest = measure.rest(tasks)
             result = self._search(tasks, measure, self.folder / cpu, rest)
         records = records_of(tasks, result, cpu, isa, self.place.name, self.request.seed)
@@ -272,15 +282,13 @@ class _Core:
         return graph if self.request.size is None else resized(graph, *self.request.size)
 
     @property
-    def _source(self) -> LayerSource:
+    def _network(self) -> Network:
         assert self.target.code is not None
         code = self.target.code.model_copy(update={"variants": (self.variant,)})
-        return LayerSource(self.qdq, self.preprocessing, code)
-
-    @property
-    def _pixels(self) -> NDArray[np.uint8]:
+        source = LayerSource(self.qdq, self.preprocessing, code)
         size = {"height": self._graph.height, "width": self._graph.width}
-        return self.preprocessing.model_copy(update=size).crop(self.images)
+        pixels = self.preprocessing.model_copy(update=size).crop(self.images)
+        return Network(source, self._graph, pixels)
 
     def _with_blocks(self, records: Records) -> Records:
         """With the rows that blocks of layers are best computed in."""
@@ -289,7 +297,7 @@ class _Core:
 
         cpu, isa = self.variant.cpu, self.variant.name
         tasks = block_tasks(self._graph, isa)
-        measure = self.place.measure_blocks(self._source, self._graph, self._pixels, records)
+        measure = self.place.measure_blocks(self._network, records)
         if measure is None or not tasks:
             return records
         with measure:

@@ -95,14 +95,15 @@ class Explorer:
 
     def _teams(self, size: str) -> Iterator[Way]:
         """The artifact on several threads."""
-        from mfn_compile.device.threads import run_team  # noqa: PLC0415
+        from mfn_compile.device.threads import run_teams  # noqa: PLC0415
 
+        assert self.found.cycles is not None
         cores = max(TEAMS) if self.device.entry is None else self.device.entry.count
-        for threads in (each for each in TEAMS if each <= cores):
-            team = run_team(self.bundle, self.device, threads=threads)
-            if team is not None:
-                text = f"{size}, {threads} threads"
-                yield self._way("threads", text, self.device, team.cycles)
+        teams = [each for each in TEAMS if each <= cores]
+        variant, alone = self._variant.name, self.found.cycles
+        for team in run_teams(self.bundle, self.device, variant, alone, teams):
+            text = f"{size}, {team.threads} threads"
+            yield self._way("threads", text, self.device, team.cycles)
 
     @cached_property
     def _variant(self) -> Variant:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import tarfile
+from collections import Counter
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,6 +17,13 @@ from PIL import Image
 from tests.tiny import tiny_checkpoint
 
 PEOPLE, SHOTS, SPARE = 10, 4, 60
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Workers take files in turn: those with slow tests first, lest one is alone with them."""
+    if hasattr(config, "workerinput"):
+        slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+        items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")

@@ -73,12 +73,7 @@ def make_firmware(
     with progress.task("computing golden vectors", 1) as task:
         vectors = golden_vectors(graph, checkpoint.preprocessing, judged, ours)
         task.advance()
-    for name, content in {**golden_files(vectors), **_library_files(library)}.items():
-        _write(folder / name, content)
-    linker = _link(folder, bare_metal=target.code.bare_metal)
-    facts = _facts(graph, target, checkpoint, library, shared=bool(linker))
-    for name, content in render(facts).items():
-        _write(folder / name, content)
+    linker = _write_all(folder, graph, target, checkpoint, library, vectors)
     proofs, unproven = _prove(folder, progress)
     with progress.task("comparing every tensor", 1) as task:
         agreement = _agreement(qdq, judged[:COMPARED], checkpoint.preprocessing)
@@ -100,6 +95,25 @@ def make_firmware(
         openvino_cosine=float(cosine.mean()),
         openvino_min_cosine=float(cosine.min()),
     )
+
+
+def _write_all(
+    folder: Path,
+    graph: IntegerGraph,
+    target: Target,
+    checkpoint: CheckpointInfo,
+    library: Library,
+    vectors: Sequence[GoldenVector],
+) -> str:
+    """Library, golden vectors, and what is rendered around them; returns what `_link` does."""
+    assert target.code is not None
+    for name, content in {**golden_files(vectors), **_library_files(library)}.items():
+        _write(folder / name, content)
+    linker = _link(folder, bare_metal=target.code.bare_metal)
+    facts = _facts(graph, target, checkpoint, library, shared=bool(linker))
+    for name, content in render(facts).items():
+        _write(folder / name, content)
+    return linker
 
 
 def golden_vectors(

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mfn_compile import environment
+from mfn_compile.bench.checks import QDQ, check_bundles, check_devices
 from mfn_compile.bench.converting import Converted, convert
 from mfn_compile.bench.drift import Name, measure
 from mfn_compile.bench.environments import bench_folder, host_python, runtime_bytes, site_of
@@ -21,7 +22,7 @@ from mfn_compile.bench.run import count
 from mfn_compile.bench.subject import Subject, make_subject
 from mfn_compile.device.profile import best_variant, profile
 from mfn_compile.device.runner import open_bundle
-from mfn_compile.device.spec import VIRTUAL, VirtualDevice
+from mfn_compile.device.spec import VirtualDevice
 from mfn_compile.errors import MfnError
 from mfn_compile.evaluate.embeddings import Embedder
 from mfn_compile.material import Material, gather
@@ -32,9 +33,6 @@ from mfn_compile.stages import Checkpoint, open_store
 from mfn_compile.store import Store
 from mfn_compile.vectors import cosines
 from mfn_compile.version import __version__
-
-HOST = "host"
-QDQ = Path("onnx") / "model_int8_qdq.onnx"
 
 
 @dataclass(frozen=True)
@@ -81,9 +79,12 @@ def run_bench(request: BenchRequest, progress: Progress) -> Bench:
     """Everything that was asked for; what ran before comes from the disk.
 
     Raises:
+        UsageError: this machine is asked for without a bundle.
         BadInputError: the checkpoint, bundle or images cannot be used.
         DeviceError: QEMU or a tool of our own is missing. A peer that fails is a row, no error.
     """
+    check_bundles(request.bundles)
+    check_devices(request.devices, request.native, request.bundles, known=request.known)
     with open_store(request.cache_dir, False, progress) as store:
         checkpoint = Checkpoint(request.model, store, progress)
         plan = load_recipe("default").calibration
@@ -327,25 +328,3 @@ def _model(one: _Made, drift: Drift | None, request: BenchRequest) -> Model:
         lfw=drift,
         failure=one.failure,
     )
-
-
-def parse_devices(names: Sequence[str]) -> tuple[tuple[VirtualDevice, ...], bool]:
-    """Virtual devices, and whether this machine is one of them.
-
-    Raises:
-        UsageError: a name is neither virtual:NAME nor host.
-        BadInputError: there is no such core or board.
-    """
-    from mfn_compile.device.spec import parse_virtual  # noqa: PLC0415
-    from mfn_compile.errors import UsageError  # noqa: PLC0415
-
-    virtual = []
-    for name in names:
-        if name.startswith(VIRTUAL):
-            virtual.append(parse_virtual(name))
-        elif name != HOST:
-            raise UsageError(
-                f"{name!r} is no device to compare engines on",
-                hint="Write virtual:CORE, virtual:BOARD or host",
-            )
-    return tuple(virtual), len(virtual) < len(names)

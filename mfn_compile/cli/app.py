@@ -60,13 +60,7 @@ def _refuse_options_before(context: typer.Context) -> None:
 @app.callback()
 def compile_command(
     context: typer.Context,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="Compile for this target: a name from `mfn-compile targets`, or a TOML.",
-            show_default=False,
-        ),
-    ] = None,
+    target: options.TargetChoice = None,
     checkpoint: options.Checkpoint = None,
     color: options.Color = None,
     mean: options.Mean = None,
@@ -86,23 +80,13 @@ def compile_command(
     tune: options.Tune = None,
     until_ms: options.UntilMs = None,
     tuned: options.TunedFolder = None,
-    blob: Annotated[
-        bool, typer.Option("--blob", help="Also store the model compiled for this very CPU.")
-    ] = False,
+    blob: options.Blob = False,
     out: options.Out = None,
-    max_drop: Annotated[
-        float, typer.Option(help="Accuracy that INT8 may lose, in points.", min=0.0)
-    ] = 0.2,
-    max_latency_ms: Annotated[
-        float | None,
-        typer.Option(help="Time one image may take; default: the target's budget.", min=0.0),
-    ] = None,
+    max_drop: options.MaxDrop = 0.2,
+    max_latency_ms: options.MaxLatency = None,
     device: options.Device = None,
     device_seconds: options.DeviceSeconds = 300.0,
-    strict: Annotated[
-        bool,
-        typer.Option("--strict", help="A modelled time that may miss the budget misses it."),
-    ] = False,
+    strict: options.Strict = False,
     cache_dir: options.CacheDir = None,
     no_cache: options.NoCache = False,
     as_json: options.Json = False,
@@ -113,6 +97,7 @@ def compile_command(
     ] = False,
 ) -> None:
     """Run the whole pipeline for --target, or one of the commands below."""
+    given = locals()
     with ErrorBoundary(debug=debug):
         if context.invoked_subcommand is not None:
             _refuse_options_before(context)
@@ -123,31 +108,8 @@ def compile_command(
                 hint="Give --target NAME (`mfn-compile targets` lists them), or see --help",
             )
         from mfn_compile.cli.whole_run import whole_run  # noqa: PLC0415 - imports the pipeline
-        from mfn_compile.request import CompileRequest, DataSource  # noqa: PLC0415
 
-        request = CompileRequest(
-            target=target,
-            model=options.model_source(checkpoint, color, mean, std, bn_eps),
-            data=DataSource(lfw, benchmark, images, pairs, calibration, all_pairs),
-            recipe=recipe,
-            qat=qat,
-            qdq=qdq,
-            out=out,
-            threads=threads,
-            tune=tune,
-            until_ms=until_ms,
-            tuned=tuned,
-            dynamic_batch=dynamic_batch,
-            blob=blob,
-            max_drop=max_drop,
-            max_latency_ms=max_latency_ms,
-            device=device,
-            device_seconds=device_seconds,
-            strict=strict,
-            cache_dir=cache_dir,
-            no_cache=no_cache,
-        )
-        whole_run(request, as_json=as_json, quiet=quiet)
+        whole_run(options.compile_request(given), as_json=as_json, quiet=quiet)
 
 
 def main() -> None:

@@ -6,12 +6,15 @@ import shlex
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from mfn_compile.cli import options
 from mfn_compile.cli.boundary import ErrorBoundary
+
+if TYPE_CHECKING:
+    from mfn_compile.bench.results import Bench
 
 
 def register(app: typer.Typer) -> None:
@@ -20,44 +23,23 @@ def register(app: typer.Typer) -> None:
 
 
 def bench(
-    device: Annotated[
-        list[str],
-        typer.Option(help="virtual:CORE or virtual:BOARD (modelled), host (timed); repeatable."),
-    ],
-    peers: Annotated[
-        str, typer.Option(help="Engines, with commas between them.")
-    ] = "ncnn,onnxruntime,litert,mnn,openvino",
+    device: options.BenchDevices,
+    peers: options.Peers = "ncnn,onnxruntime,litert,mnn,openvino",
     checkpoint: options.Checkpoint = None,
     color: options.Color = None,
     mean: options.Mean = None,
     std: options.Std = None,
     bn_eps: options.BnEps = None,
-    bundle: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Ours: the folder of a run for an ARM target. Repeatable: on every device the "
-            "fastest counts.",
-            show_default=False,
-        ),
-    ] = None,
+    bundle: options.Bundles = None,
     lfw: options.Lfw = None,
     benchmark: options.Benchmark = None,
     images: options.Images = None,
     pairs: options.Pairs = None,
     calibration: options.Calibration = None,
-    drift: Annotated[
-        bool, typer.Option("--drift/--no-drift", help="Measure what the models do to the pairs.")
-    ] = True,
-    install: Annotated[
-        bool,
-        typer.Option("--install/--no-install", help="Fetch the peers' packages where they lack."),
-    ] = True,
-    known: Annotated[
-        bool, typer.Option("--known", help="Run no peer: show what ran before.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the tables to this .md or .json file.")
-    ] = None,
+    drift: options.Drift = True,
+    install: options.Install = True,
+    known: options.Known = False,
+    out: options.Tables = None,
     cache_dir: options.CacheDir = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -72,13 +54,13 @@ def bench(
         from mfn_compile.bench.peers import find_peers  # noqa: PLC0415 - imports pydantic
 
         chosen = find_peers([name.strip() for name in peers.split(",") if name.strip()])
-        from mfn_compile.bench.table import markdown  # noqa: PLC0415
-        from mfn_compile.bench.whole import BenchRequest, parse_devices, run_bench  # noqa: PLC0415
+        from mfn_compile.bench.checks import check_out, parse_devices  # noqa: PLC0415
+        from mfn_compile.bench.whole import BenchRequest, run_bench  # noqa: PLC0415
         from mfn_compile.cli.console import make_progress  # noqa: PLC0415
-        from mfn_compile.files import write_whole  # noqa: PLC0415
         from mfn_compile.request import DataSource  # noqa: PLC0415
 
         devices, native = parse_devices(device)
+        check_out(out)
         request = BenchRequest(
             model=options.model_source(checkpoint, color, mean, std, bn_eps),
             data=DataSource(lfw, benchmark, images, pairs, calibration, False),
@@ -94,11 +76,19 @@ def bench(
         )
         with redirect_stdout(sys.stderr):
             found = run_bench(request, make_progress(quiet=quiet))
-        document = found.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n"
-        if out is not None:
-            text = document if out.suffix == ".json" else markdown(found)
-            write_whole(out, text.encode())
-        typer.echo(document if as_json else markdown(found), nl=False)
+        _show(found, out, as_json)
+
+
+def _show(found: Bench, out: Path | None, as_json: bool) -> None:
+    """Print the tables, and write them to a file where one is named."""
+    from mfn_compile.bench.table import markdown  # noqa: PLC0415
+    from mfn_compile.files import write_whole  # noqa: PLC0415
+
+    document = found.model_dump_json(indent=2, by_alias=True, exclude_none=True) + "\n"
+    if out is not None:
+        text = document if out.suffix == ".json" else markdown(found)
+        write_whole(out, text.encode())
+    typer.echo(document if as_json else markdown(found), nl=False)
 
 
 def _command() -> str:

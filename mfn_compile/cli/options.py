@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mfn_compile.errors import UsageError
-from mfn_compile.request import ModelSource
+from mfn_compile.request import CompileRequest, DataSource, ModelSource
 
 CROP_SIZE = 112  # of aligned faces
 
@@ -117,6 +119,66 @@ Device = Annotated[
 DeviceSeconds = Annotated[
     float, typer.Option(min=1.0, help="Give a device up that does not answer for so long.")
 ]
+TargetChoice = Annotated[
+    str | None,
+    typer.Option(
+        help="Compile for this target: a name from `mfn-compile targets`, or a TOML.",
+        show_default=False,
+    ),
+]
+Blob = Annotated[
+    bool, typer.Option("--blob", help="Also store the model compiled for this very CPU.")
+]
+MaxDrop = Annotated[float, typer.Option(help="Accuracy that INT8 may lose, in points.", min=0.0)]
+MaxLatency = Annotated[
+    float | None,
+    typer.Option(help="Time one image may take; default: the target's budget.", min=0.0),
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="A modelled time that may miss the budget misses it.")
+]
+Trials = Annotated[
+    int, typer.Option(min=1, help="Measurements of each variant, earlier ones included.")
+]
+Seed = Annotated[int, typer.Option(min=0, help="Of the search.")]
+TuningDevice = Annotated[
+    str | None,
+    typer.Option(
+        help="Where candidates run: virtual:NAME or rpc://HOST:PORT/KEY. Default: the virtual "
+        "core that each variant is compiled for.",
+        show_default=False,
+    ),
+]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        help="Tune for a smaller image, such as 112x96: height and width. Only what it costs "
+        "is known then; a network for it has to be trained.",
+        show_default=False,
+    ),
+]
+Peers = Annotated[str, typer.Option(help="Engines, with commas between them.")]
+BenchDevices = Annotated[
+    list[str],
+    typer.Option(help="virtual:CORE or virtual:BOARD (modelled), host (timed); repeatable."),
+]
+Bundles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Ours: the folder of a run for an ARM target. Repeatable: on every device the "
+        "fastest counts.",
+        show_default=False,
+    ),
+]
+Drift = Annotated[
+    bool, typer.Option("--drift/--no-drift", help="Measure what the models do to the pairs.")
+]
+Install = Annotated[
+    bool,
+    typer.Option("--install/--no-install", help="Fetch the peers' packages where they lack."),
+]
+Known = Annotated[bool, typer.Option("--known", help="Run no peer: show what ran before.")]
+Tables = Annotated[Path | None, typer.Option(help="Write the tables to this .md or .json file.")]
 Out = Annotated[Path | None, typer.Option(help="Where the result goes.", show_default=False)]
 CacheDir = Annotated[
     Path | None,
@@ -132,6 +194,25 @@ Json = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Tracebacks with errors.")]
+
+
+def compile_request(values: Mapping[str, Any]) -> CompileRequest:
+    """What the options of a command ask for; those that it does not have keep their defaults.
+
+    Args:
+        values: by name; others than those of the request are left alone.
+
+    Raises:
+        UsageError: options contradict each other, or one is no such thing.
+    """
+    model = model_source(*(values[name] for name in _names(ModelSource)))
+    data = DataSource(**{name: values[name] for name in _names(DataSource) if name in values})
+    rest = {name: values[name] for name in _names(CompileRequest) if name in values}
+    return CompileRequest(**(rest | {"model": model, "data": data}))
+
+
+def _names(kind: type[ModelSource | DataSource | CompileRequest]) -> list[str]:
+    return [field.name for field in fields(kind)]
 
 
 def channel_values(text: str | None, option: str) -> tuple[float, ...] | None:

@@ -94,21 +94,12 @@ def quantize(
 
     The evaluation images are only used to see that calibration does not touch them.
     """
+    given = locals()
     with ErrorBoundary(debug=debug):
         from mfn_compile.cli.console import make_progress  # noqa: PLC0415
-        from mfn_compile.request import CompileRequest, DataSource  # noqa: PLC0415
         from mfn_compile.single_stages import run_quantize  # noqa: PLC0415
 
-        request = CompileRequest(
-            target=target,
-            model=options.model_source(checkpoint, color, mean, std, bn_eps),
-            data=DataSource(lfw, benchmark, images, pairs, calibration),
-            recipe=recipe,
-            qat=qat,
-            out=out,
-            cache_dir=cache_dir,
-            no_cache=no_cache,
-        )
+        request = options.compile_request(given)
         with redirect_stdout(sys.stderr):
             found = run_quantize(request, make_progress(quiet=quiet))
         _print(found, found.lines(), as_json)

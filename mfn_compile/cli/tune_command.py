@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import redirect_stdout
-from typing import Annotated
 
 import typer
 
@@ -31,27 +30,11 @@ def tune(
     calibration: options.Calibration = None,
     recipe: options.RecipeName = "default",
     qdq: options.Qdq = None,
-    trials: Annotated[
-        int, typer.Option(min=1, help="Measurements of each variant, earlier ones included.")
-    ] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the search.")] = 0,
+    trials: options.Trials = 1000,
+    seed: options.Seed = 0,
     until_ms: options.UntilMs = None,
-    device: Annotated[
-        str | None,
-        typer.Option(
-            help="Where candidates run: virtual:NAME or rpc://HOST:PORT/KEY. Default: the virtual "
-            "core that each variant is compiled for.",
-            show_default=False,
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            help="Tune for a smaller image, such as 112x96: height and width. Only what it costs "
-            "is known then; a network for it has to be trained.",
-            show_default=False,
-        ),
-    ] = None,
+    device: options.TuningDevice = None,
+    size: options.ImageSize = None,
     device_seconds: options.DeviceSeconds = 300.0,
     out: options.Out = None,
     cache_dir: options.CacheDir = None,
@@ -66,22 +49,13 @@ def tune(
     folder of --out keeps every trial: the same command goes on where it was stopped, and
     `mfn-compile --target NAME --tuned FOLDER` compiles with what was found.
     """
+    given = {**locals(), "until_ms": None, "device": None}  # a whole run's mean something else
     with ErrorBoundary(debug=debug):
         from mfn_compile.cli.console import make_progress  # noqa: PLC0415
         from mfn_compile.pipeline import tune as run_tune  # noqa: PLC0415
-        from mfn_compile.request import CompileRequest, DataSource  # noqa: PLC0415
         from mfn_compile.tuning import TuneRequest  # noqa: PLC0415
 
-        request = CompileRequest(
-            target=target,
-            model=options.model_source(checkpoint, color, mean, std, bn_eps),
-            data=DataSource(lfw, benchmark, images, pairs, calibration),
-            recipe=recipe,
-            qdq=qdq,
-            out=out,
-            cache_dir=cache_dir,
-            no_cache=no_cache,
-        )
+        request = options.compile_request(given)
         shape = options.image_size(size)
         wanted = TuneRequest(trials, seed, until_ms, device, shape, device_seconds)
         with redirect_stdout(sys.stderr):

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mfn_compile.arm.firmware.facts import Variant
-from mfn_compile.arm.firmware.linker import INSTALL, find_compiler
 from mfn_compile.arm.firmware.process import Finished, run_tool
 from mfn_compile.device.blocks import Counts, read_counts
 from mfn_compile.device.board import Core
 from mfn_compile.device.emulator import build_plugin, require_emulator
+from mfn_compile.device.tools import require_cross_compiler
 from mfn_compile.errors import BadInputError, DeviceError
 
 SOURCE = Path(__file__).parent / "plugin" / "inference.c"
@@ -92,12 +92,7 @@ def link(source: Path, code: Sequence[Path], program: Path, options: Sequence[st
     Raises:
         DeviceError: no compiler for AArch64, or it failed.
     """
-    compiler = find_compiler()
-    if compiler is None:
-        raise DeviceError(
-            "The virtual board needs a C compiler for AArch64",
-            hint=f"Install it: {INSTALL}",
-        )
+    compiler = require_cross_compiler()
     files = (str(source), *map(str, code), "-o", str(program))
     command = [*compiler.static, "-std=c99", "-O2", *options, *files]
     done = run_tool(command, timeout=BUILD_SECONDS)

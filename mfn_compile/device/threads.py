@@ -8,12 +8,14 @@ by phase, what its last thread takes, and a fork and join for every phase with m
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
+from mfn_compile.arm.firmware.facts import Variant
 from mfn_compile.arm.firmware.parts import VariantParts, read_parts, slowest
-from mfn_compile.device.profile import Profile, best_variant, profile
+from mfn_compile.device.profile import Profile, profile
 from mfn_compile.device.runner import RUN_SECONDS
 from mfn_compile.device.spec import VirtualDevice
 from mfn_compile.device_result import Milliseconds
@@ -50,7 +52,7 @@ class TeamCost(Frozen):
 
 
 def team_cost(
-    alone: Profile,
+    alone: float,
     in_tasks: Profile,
     parts: VariantParts,
     *,
@@ -60,7 +62,7 @@ def team_cost(
     """Lay the tasks of each phase on threads that take them one after another.
 
     Args:
-        alone: of mfn_embed.
+        alone: cycles of mfn_embed.
         in_tasks: of mfn_embed_parallel, one task after another.
         parts: from the same bundle, of the same variant.
         fork_join: cycles.
@@ -84,7 +86,7 @@ def team_cost(
     return TeamCost(
         threads=threads,
         cycles=serial + shared + forks * waits,
-        alone_cycles=alone.cycles,
+        alone_cycles=alone,
         serial_cycles=serial,
         fork_joins=forks,
         fork_join_cycles=waits,
@@ -115,39 +117,44 @@ def _unit_cycles(in_tasks: Profile, parts: VariantParts) -> tuple[dict[str, floa
     return {kernel: whole[kernel] / count for kernel, count in units.items()}, sum(whole.values())
 
 
-def run_team(
+def run_teams(
     place: Path,
     device: VirtualDevice,
+    variant: Variant,
+    alone: float,
+    teams: Sequence[int],
     *,
-    threads: int = 4,
     cache: Path | None = None,
     seconds: float = RUN_SECONDS,
-) -> TeamCost | None:
-    """Model a bundle's fastest variant on some cores of a virtual device.
+) -> tuple[TeamCost, ...]:
+    """Model a bundle on several cores of a virtual device; its tasks run there once for all teams.
 
     What the cores take from each other, caches and memory that they share, is not in it.
 
     Args:
         place: the bundle's folder.
+        variant: which code of the library runs.
+        alone: cycles of the same on one core of the device.
+        teams: numbers of threads.
         cache: folder for what is computed once; by default the user's.
         seconds: after which a program is stopped.
 
     Returns:
-        None where the bundle has no mfn_embed_parallel.
+        One cost a team; none where the bundle has no mfn_embed_parallel.
 
     Raises:
         BadInputError: the bundle lacks another file, or one is damaged.
         DeviceError: a tool is missing or failed, or the program crashed or did not end.
     """
-    variant = best_variant(place, device.core)
     parts = read_parts(place, variant)
-    if parts is None:
-        return None
-    alone, in_tasks = (
-        profile(place, device.core, variant, in_tasks=tasks, cache=cache, seconds=seconds)
-        for tasks in (False, True)
-    )
+    if parts is None or not teams:
+        return ()
+    in_tasks = profile(place, device.core, variant, in_tasks=True, cache=cache, seconds=seconds)
     clock = CLOCK_GHZ if device.entry is None else device.entry.clock_ghz
     fork_join = FORK_JOIN_US * clock * 1e3
-    found = team_cost(alone, in_tasks, parts, threads=threads, fork_join=fork_join)
-    return found.model_copy(update={"milliseconds": device.milliseconds(found.cycles)})
+    costs = (
+        team_cost(alone, in_tasks, parts, threads=threads, fork_join=fork_join) for threads in teams
+    )
+    return tuple(
+        cost.model_copy(update={"milliseconds": device.milliseconds(cost.cycles)}) for cost in costs
+    )

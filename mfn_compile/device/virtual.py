@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from mfn_compile.arm.firmware.facts import Variant
-from mfn_compile.device.costs import model_of
-from mfn_compile.device.emulator import require_emulator
 from mfn_compile.device.profile import Profile, best_variant, profile
 from mfn_compile.device.runner import RUN_SECONDS
 from mfn_compile.device.spec import VIRTUAL, VirtualDevice
+from mfn_compile.device.tools import of_virtual, require_all
 from mfn_compile.device_result import DeviceResult, Peaks
 
 SEEN_EARLIER = (
@@ -23,10 +22,9 @@ def ready(device: VirtualDevice) -> None:
     """Check that the device's tools are here.
 
     Raises:
-        DeviceError: one is missing; the message names the package.
+        DeviceError: some are missing; the message names their packages.
     """
-    require_emulator()
-    model_of(device.core)
+    require_all(of_virtual(device))
 
 
 def run_virtual(

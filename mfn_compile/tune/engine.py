@@ -23,7 +23,7 @@ from mfn_compile.errors import InternalCheckError, UsageError
 from mfn_compile.tune.budget import Progress
 from mfn_compile.tune.cost_model import FAILED, CostModel
 from mfn_compile.tune.errors import FirstFailedError
-from mfn_compile.tune.log import Line, Log, open_log
+from mfn_compile.tune.log import Line, Log, forget, open_log
 from mfn_compile.tune.propose import Candidate, Proposer
 from mfn_compile.tune.space import TARGET, KnobBuilder, MeasureRunner, runner_result
 from mfn_compile.tune.task import Measure, Outcome, Result, Task, Trial, Winner
@@ -71,8 +71,7 @@ def tune(
     _check(tasks, trials, batch)
     # Several threads of linear algebra round differently, and wait busily for the next product.
     with threadpool_limits(1, "blas"), open_log(folder, tasks, target, code) as log:
-        for name in (WORKLOADS, TUNING_RECORDS):
-            (folder / name).unlink(missing_ok=True)
+        forget(folder, (WORKLOADS, TUNING_RECORDS))
         session = _Session(tasks, measure, folder, log, seed, batch, observe)
         session.measure_firsts()
         ended = session.search(trials, stop)

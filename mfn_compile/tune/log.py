@@ -8,12 +8,11 @@ start, because its loader refuses a half-written last line.
 from __future__ import annotations
 
 import csv
-import io
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from io import FileIO, StringIO
 from pathlib import Path
-from typing import IO
 
 from filelock import FileLock, Timeout
 from pydantic import Field, StrictBool, StrictInt, StrictStr, ValidationError
@@ -23,6 +22,7 @@ from mfn_compile.files import write_whole
 from mfn_compile.frozen import Frozen
 from mfn_compile.tune.errors import FolderBusyError, TuningFolderError
 from mfn_compile.tune.task import Choice, Outcome, Point, Task
+from mfn_compile.wording import wording
 
 FORMAT = 1
 HEADER, LINES, TABLE = "tuning.json", "trials.jsonl", "trials.csv"
@@ -72,12 +72,20 @@ class Log:
         self.known = known
         self._last = last
         self._header = header
-        self._files: list[IO[str]] = []
+        self._files: list[FileIO] = []
 
     def open(self, folder: Path, stack: ExitStack) -> None:
-        """Open the files for appending until `stack` closes."""
+        """Open the files for appending until `stack` closes.
+
+        Raises:
+            DeviceError: a file cannot be opened.
+        """
         for name in (LINES, TABLE):
-            handle = (folder / name).open("a", encoding="utf-8", newline="")
+            try:
+                # Without a buffer, for closing one would write again what a full disk refused.
+                handle = FileIO(folder / name, "a")
+            except OSError as error:
+                raise _unwritable(folder / name, error) from error
             self._files.append(stack.enter_context(handle))
 
     def append(self, task: Task, choice: Choice, outcome: Outcome, seed: int) -> Line:
@@ -100,10 +108,9 @@ class Log:
         texts = (line.model_dump_json() + "\n", _row(line))
         for handle, text in zip(self._files, texts, strict=True):
             try:
-                handle.write(text)
-                handle.flush()
+                _write(handle, text.encode())
             except OSError as error:
-                raise _unwritable(Path(handle.name), error) from error
+                raise _unwritable(Path(str(handle.name)), error) from error
         self.known[task.key, task.point(choice)] = line
         return line
 
@@ -198,6 +205,25 @@ def _read(path: Path, target: str) -> list[Line]:
     return lines
 
 
+def forget(folder: Path, names: Sequence[str]) -> None:
+    """Delete files of the folder that are written again from the log.
+
+    Raises:
+        DeviceError: one cannot be deleted.
+    """
+    for name in names:
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(folder / name, error) from error
+
+
+def _write(handle: FileIO, content: bytes) -> None:
+    """All of it: a disk that gets full takes a part first."""
+    while content:
+        content = content[handle.write(content) :]
+
+
 def _content(path: Path) -> bytes:
     try:
         with path.open("rb") as handle:
@@ -207,9 +233,12 @@ def _content(path: Path) -> bytes:
             "A file of the tuning folder cannot be read",
             where=str(path),
             why=error.strerror or str(error),
+            hint=RESTART,
         ) from error
     if len(raw) > MAX_BYTES:
-        raise TuningFolderError(f"The file is larger than {MAX_BYTES} bytes", where=str(path))
+        raise TuningFolderError(
+            f"The file is larger than {MAX_BYTES} bytes", where=str(path), hint=RESTART
+        )
     return raw
 
 
@@ -218,7 +247,7 @@ def _unwritable(path: Path, error: OSError) -> DeviceError:
         "The tuning folder cannot be written",
         where=str(path),
         why=error.strerror or str(error),
-        hint="Free some space or name another folder",
+        hint="Free some space, look at its permissions, or tune into another folder",
     )
 
 
@@ -230,7 +259,7 @@ def _printable(error: str) -> str:
 def _damaged(where: Path, error: ValidationError) -> TuningFolderError:
     first = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    why = f"{place}: {first['msg']}" if place else first["msg"]
+    why = f"{place}: {wording(first)}" if place else wording(first)
     return TuningFolderError(
         "The tuning folder is damaged", where=str(where), why=why, hint=RESTART
     )
@@ -268,6 +297,6 @@ def _rest(line: Line) -> list[object]:
 
 
 def _csv(values: Sequence[object]) -> str:
-    text = io.StringIO()
+    text = StringIO()
     csv.writer(text, lineterminator="\n").writerow(values)
     return text.getvalue()

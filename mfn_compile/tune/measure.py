@@ -168,7 +168,7 @@ def _rounds(batch: Sequence[tuple[Task, Choice]]) -> tuple[list[_Round], list[in
 
 def _outcome(answer: Answer, key: str, seconds: float) -> Outcome:
     if key in answer.cycles:
-        return Outcome(answer.cycles[key], None, seconds)
+        return Outcome.counted(answer.cycles[key], seconds)
     return Outcome(None, answer.errors.get(key, "it was not measured"), seconds)
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mfn_compile import environment
 from mfn_compile.device.real.address import RpcAddress
 from mfn_compile.device.spec import VIRTUAL, VirtualDevice
+from mfn_compile.device.tools import Look, of_virtual, require_cross_compiler
 from mfn_compile.device_result import Milliseconds
 from mfn_compile.records import Records, Unit
 
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
     from mfn_compile.arm.graph import IntegerGraph
     from mfn_compile.device.real.programs import LayerSource
     from mfn_compile.tune.measure import NetworkMeasure
+    from mfn_compile.tune.whole_network import Bench
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """What is tuned.
+
+    Attributes:
+        source: the network with one variant.
+        graph: read from `source`.
+        images: uint8 RGB [N, height, width, 3] to check candidates with.
+    """
+
+    source: LayerSource
+    graph: IntegerGraph
+    images: NDArray[np.uint8]
 
 
 class Place(Protocol):
@@ -35,30 +52,21 @@ class Place(Protocol):
     def unit(self) -> Unit:
         """Of what is counted there."""
 
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """For the outside tools that `measure` needs."""
+
     def milliseconds(self, spent: float) -> Milliseconds | None:
         """Time of so many units; None where it cannot be told."""
 
-    def measure(
-        self, source: LayerSource, graph: IntegerGraph, images: NDArray[np.uint8]
-    ) -> NetworkMeasure:
+    def measure(self, network: Network) -> NetworkMeasure:
         """What measures candidates there.
-
-        Args:
-            source: the network with one variant.
-            graph: read from `source`.
-            images: uint8 RGB [N, height, width, 3] to check candidates with.
 
         Raises:
             DeviceError: a tool, the tracker or the boards are missing.
         """
 
-    def measure_blocks(
-        self,
-        source: LayerSource,
-        graph: IntegerGraph,
-        images: NDArray[np.uint8],
-        records: Records,
-    ) -> NetworkMeasure | None:
+    def measure_blocks(self, network: Network, records: Records) -> NetworkMeasure | None:
         """What measures rows of blocks, with the kernels' records; None where nothing can."""
 
 
@@ -83,44 +91,34 @@ class VirtualPlace:
         """Modelled ones."""
         return "cycles"
 
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """QEMU, compilers and the core's model."""
+        return of_virtual(self.device)
+
     def milliseconds(self, spent: float) -> Milliseconds | None:
         """Modelled; None for a core that is on no calibrated board."""
         return self.device.milliseconds(spent)
 
-    def measure(
-        self, source: LayerSource, graph: IntegerGraph, images: NDArray[np.uint8]
-    ) -> NetworkMeasure:
-        """As many networks at a time as this machine has cores.
-
-        Raises:
-            DeviceError: QEMU, llvm-mca or the compiler for AArch64 is missing.
-        """
-        from mfn_compile.device.real.programs import need_compiler  # noqa: PLC0415
-        from mfn_compile.device.virtual import ready  # noqa: PLC0415
+    def measure(self, network: Network) -> NetworkMeasure:
+        """As many networks at a time as this machine has cores."""
         from mfn_compile.tune.measure import NetworkMeasure  # noqa: PLC0415 - loads TVM
-        from mfn_compile.tune.whole_network import Bench  # noqa: PLC0415
 
-        ready(self.device)
-        need_compiler()
-        (variant,) = source.code.variants
-        bench = Bench.of(graph, source.code.triple, variant, self.device.core, images)
-        return NetworkMeasure(bench, environment.cores())
+        return NetworkMeasure(self._bench(network), environment.cores())
 
-    def measure_blocks(
-        self,
-        source: LayerSource,
-        graph: IntegerGraph,
-        images: NDArray[np.uint8],
-        records: Records,
-    ) -> NetworkMeasure:
+    def measure_blocks(self, network: Network, records: Records) -> NetworkMeasure:
         """Likewise."""
         from mfn_compile.tune.block_strips import BlockBench  # noqa: PLC0415 - loads TVM
         from mfn_compile.tune.measure import NetworkMeasure  # noqa: PLC0415
-        from mfn_compile.tune.whole_network import Bench  # noqa: PLC0415
 
-        (variant,) = source.code.variants
-        bench = Bench.of(graph, source.code.triple, variant, self.device.core, images)
-        return NetworkMeasure(BlockBench(bench, records), environment.cores())
+        return NetworkMeasure(BlockBench(self._bench(network), records), environment.cores())
+
+    def _bench(self, network: Network) -> Bench:
+        from mfn_compile.tune.whole_network import Bench  # noqa: PLC0415 - loads TVM
+
+        code = network.source.code
+        (variant,) = code.variants
+        return Bench.of(network.graph, code.triple, variant, self.device.core, network.images)
 
 
 @dataclass(frozen=True)
@@ -150,29 +148,27 @@ class BoardPlace:
         """Measured nanoseconds."""
         return "ns"
 
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """A compiler; the tracker is asked when candidates are measured."""
+        return (require_cross_compiler,)
+
     def milliseconds(self, spent: float) -> Milliseconds | None:
         """Measured: medians of the kernels, added up."""
         return Milliseconds(value=spent / 1e6)
 
-    def measure(
-        self, source: LayerSource, graph: IntegerGraph, images: NDArray[np.uint8]
-    ) -> NetworkMeasure:
+    def measure(self, network: Network) -> NetworkMeasure:
         """As many networks at a time as there are boards."""
-        from mfn_compile.device.real.programs import need_compiler  # noqa: PLC0415
         from mfn_compile.device.real.tracker import count_boards  # noqa: PLC0415
         from mfn_compile.tune.board_network import BoardBench  # noqa: PLC0415 - loads TVM
         from mfn_compile.tune.measure import NetworkMeasure  # noqa: PLC0415
 
         boards = count_boards(self.address, self.seconds)
-        command = need_compiler().shared
-        bench = BoardBench(source, graph, images, self.address, command, self.seconds)
+        command = require_cross_compiler().shared
+        bench = BoardBench(
+            network.source, network.graph, network.images, self.address, command, self.seconds
+        )
         return NetworkMeasure(bench, boards)
 
-    def measure_blocks(
-        self,
-        source: LayerSource,
-        graph: IntegerGraph,
-        images: NDArray[np.uint8],
-        records: Records,
-    ) -> None:
+    def measure_blocks(self, network: Network, records: Records) -> None:
         """A board tells times of kernels, and those of strips hardly differ: the rule stays."""

@@ -131,6 +131,13 @@ class Outcome:
         if self.cycles is not None and not 0 < self.cycles < math.inf:
             raise UsageError("Measured cycles are positive and finite", why=str(self.cycles))
 
+    @classmethod
+    def counted(cls, cycles: float, seconds: float) -> Outcome:
+        """Of a count; one that is not positive and finite is a failure, as JSON has no infinity."""
+        if 0 < cycles < math.inf:
+            return cls(cycles, None, seconds)
+        return cls(None, f"it cannot have taken {cycles} cycles", seconds)
+
 
 class Measure(Protocol):
     """Measures a batch; the outcomes come in its order, one each.

@@ -19,12 +19,10 @@ from mfn_compile.arm.constant_channels import (
     without_constant_channels,
 )
 from mfn_compile.arm.graph import Conv, IntegerGraph, Requantize
-from mfn_compile.arm.host import HostNetwork
 from mfn_compile.arm.library import build_library
 from mfn_compile.arm.ranges import ranges_of
 from mfn_compile.target import load_target
 from tests.arm import emulated
-from tests.arm.conftest import Quantized
 from tests.arm.graphs import LARGEST, Draft, Style, bits, graphs, images
 
 Array = NDArray[Any]
@@ -249,12 +247,3 @@ def test_code_without_them_computes_the_whole_network(
     jobs = [emulated.Job(compiled, rgb)]
     (result,) = emulated.run(emulated.build(jobs, tmp_path), jobs, machine.cpu)
     assert np.array_equal(bits(result.embeddings), bits(oracle.embed(graph, rgb)))
-
-
-@pytest.mark.data
-@pytest.mark.slow
-def test_real_networks_keep_their_embeddings(real: Quantized) -> None:
-    rgb = np.concatenate([real.faces[:4], images(real.graph, 4)])
-    smaller = check(real.graph, rgb[2:6])
-    found = HostNetwork(smaller).embed(rgb)
-    assert np.array_equal(bits(found), bits(HostNetwork(real.graph).embed(rgb)))

@@ -32,8 +32,6 @@ from tests.arm.graphs import Draft, Style, assert_same, images
 
 Array = NDArray[Any]
 RANDOM_IMAGES = 64
-REAL_FACES, REAL_RANDOM = 64, 64
-EMULATED_FACES, EMULATED_RANDOM = 2, 2
 THREADS = 4
 CPUS = {"cortex-a53": emulated.NEON, "cortex-a76": emulated.DOTPROD}
 MACHINES = {"host": host_machine(), "neon": emulated.NEON, "dotprod": emulated.DOTPROD}
@@ -258,37 +256,6 @@ def test_compiling_twice_gives_the_same_bytes(machine: str) -> None:
 
 def test_another_process_gives_the_same_bytes() -> None:
     assert elsewhere("neon", "1") == elsewhere("neon", "2") == digests("neon")
-
-
-def mixed(real: Quantized, faces: int, random: int) -> Array:
-    return np.concatenate([real.faces[:faces], images(real.graph, random)])
-
-
-@pytest.mark.data
-@pytest.mark.slow
-def test_real_networks_equal_the_oracle(real: Quantized) -> None:
-    assert_network(real.graph, mixed(real, REAL_FACES, REAL_RANDOM))
-
-
-@pytest.mark.data
-@pytest.mark.slow
-@pytest.mark.parametrize("cpu", CPUS)
-def test_real_networks_under_emulation(cpu: str, real: Quantized, tmp_path: Path) -> None:
-    emulated.need_emulator()
-    graph, rgb = real.graph, mixed(real, EMULATED_FACES, EMULATED_RANDOM)
-    kept = compile_network(graph, CPUS[cpu], suffix="_all", overlap=False)
-    jobs = [
-        emulated.Job(kept, rgb, keep=True),
-        emulated.Job(compile_network(graph, CPUS[cpu]), rgb),
-    ]
-    every, dense = emulated.run(emulated.build(jobs, tmp_path), jobs, cpu)
-    for image, found, one, two in zip(
-        rgb, every.tensors, every.embeddings, dense.embeddings, strict=True
-    ):
-        wanted = oracle.run(graph, image)
-        assert_same(graph, found, wanted)
-        for embedding in (one, two):
-            assert np.array_equal(embedding, wanted[graph.output].ravel())
 
 
 def test_host_machine_is_one_that_runs_here() -> None:

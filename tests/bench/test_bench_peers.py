@@ -120,9 +120,3 @@ def test_other_versions_in_the_root_are_refused(
     monkeypatch.setenv("MFN_SYSROOT", str(tmp_path))
     with pytest.raises(DeviceError, match="has no ncnn=="):
         site_of(NCNN)
-
-
-def test_a_device_that_is_none_is_refused() -> None:
-    assert whole.parse_devices(["virtual:cortex-a53", "host"])[1]
-    with pytest.raises(UsageError, match="no device to compare"):
-        whole.parse_devices(["rpc://board:9090/key"])

@@ -10,6 +10,8 @@ import pytest
 
 from mfn_compile.arm.firmware.linker import find_compiler
 from mfn_compile.arm.firmware.proof import find_emulator
+from mfn_compile.bundle.manifest import MANIFEST, read_manifest
+from mfn_compile.hashing import file_sha256
 from tests.cli.test_bad_input import refused
 from tests.cli.test_commands import data_options, mfn
 from tests.conftest import FaceFolder
@@ -69,4 +71,28 @@ def test_bundles_that_cannot_be_run(bundle: Path, tmp_path: Path) -> None:
     ):
         copy = shutil.copytree(bundle, tmp_path / name)
         (copy / file).write_bytes(content)
+        refuses(7, f"{file} has", copy, "--device", "virtual:cortex-a53")
+        sign_again(copy, file)
         refuses(3, says, copy, "--device", "virtual:cortex-a53")
+
+
+def sign_again(bundle: Path, file: str) -> None:
+    """The manifest as if the file had been like that when the bundle was written."""
+    manifest = read_manifest(bundle)
+    found = {"bytes": (bundle / file).stat().st_size, "sha256": file_sha256(bundle / file)}
+    entries = (
+        entry.model_copy(update=found if entry.name == file else {}) for entry in manifest.files
+    )
+    text = manifest.model_copy(update={"files": tuple(entries)}).to_json()
+    (bundle / MANIFEST).write_text(text)
+
+
+def test_a_bundle_that_was_changed_is_not_profiled(bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    with (copy / "lib" / "libmfn.a").open("r+b") as handle:
+        handle.seek(-1, 2)
+        last = handle.read(1)
+        handle.seek(-1, 2)
+        handle.write(bytes([last[0] ^ 1]))
+    for device in ("virtual:cortex-a53", "local", "rpc://127.0.0.1:1/none"):
+        refuses(7, "lib/libmfn.a differs in its content", copy, "--device", device)

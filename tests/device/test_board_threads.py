@@ -47,14 +47,14 @@ def profile(costs: dict[str, float], memcpy: float = 400.0, rest: float = 100.0)
 
 def test_phases_take_what_their_last_thread_takes() -> None:
     whole = profile(COSTS)
-    one = team_cost(whole, whole, PARTS, threads=1)
+    one = team_cost(whole.cycles, whole, PARTS, threads=1)
     assert one.cycles == pytest.approx(whole.cycles)
     assert one.efficiency == pytest.approx(1)
-    two = team_cost(whole, whole, PARTS, threads=2, fork_join=10)
+    two = team_cost(whole.cycles, whole, PARTS, threads=2, fork_join=10)
     # Each unit of gemm_a takes 1,000; of depthwise_b, with the rows it copies, 1,200.
     assert two.cycles == pytest.approx(3_000 + 1_200 + 3_000 + 600 + 2 * 10)
     assert (two.serial_cycles, two.fork_joins) == (pytest.approx(600), 2)
-    assert team_cost(whole, whole, PARTS, threads=4, fork_join=0).cycles == pytest.approx(
+    assert team_cost(whole.cycles, whole, PARTS, threads=4, fork_join=0).cycles == pytest.approx(
         2_000 + 4_200 + 600
     )
     assert two.speedup == pytest.approx(whole.cycles / two.cycles)
@@ -70,7 +70,7 @@ def test_more_threads_are_no_faster_than_all_of_them_busy(
     rows = [{"layers": ["x"], "calls": [{"kernel": "gemm_a", "parts": [1, *p]}]} for p in phases]
     parts = VariantParts.model_validate({"variant": "neon", "phases": rows})
     whole = profile({"gemm_a": 1000.0})
-    found = team_cost(whole, whole, parts, threads=threads, fork_join=0)
+    found = team_cost(whole.cycles, whole, parts, threads=threads, fork_join=0)
     assert whole.cycles / threads <= found.cycles * (1 + 1e-9)
     assert found.cycles <= whole.cycles * (1 + 1e-9)
 
@@ -78,7 +78,7 @@ def test_more_threads_are_no_faster_than_all_of_them_busy(
 def test_a_table_of_another_library_is_refused() -> None:
     whole = profile({"gemm_a": 1.0, "gemm_d": 1.0})
     with pytest.raises(BadInputError, match="depthwise_b"):
-        team_cost(whole, whole, PARTS)
+        team_cost(whole.cycles, whole, PARTS)
 
 
 def test_the_table_is_read_from_a_bundle(tmp_path: Path) -> None:

@@ -57,45 +57,41 @@ def _network(name, data, folder):
     )
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_a_published_checkpoint_reaches_its_accuracy(lfw, data, tmp_path):
-    """One network, as "fp32" and as "INT8": the evaluator does not mind."""
-    network = _network("foamliu_mobilefacenet", data, tmp_path)
-    result = evaluate(
-        lfw.images,
-        lfw.pairs,
-        network,
-        network,
-        dataset_name="LFW",
-        all_pairs=False,
-        cache_dir=tmp_path / "cache",
-        progress=SilentProgress(),
-    )
-    assert result.fp32.accuracy == pytest.approx(99.23, abs=0.05)
-    assert result.fp32.accuracy_flip == pytest.approx(99.33, abs=0.05)
-    assert result.fp32.tar_at_far["1e-3"] == pytest.approx(98.00, abs=0.3)
-    assert result.drop == 0
-    assert result.paired.flipped == 0
+def _evaluated(lfw, name, folds, data, folder):
+    """Of the first folds: one network, as "fp32" and as "INT8", which the evaluator must not mind.
 
-
-@pytest.mark.slow
-def test_the_other_checkpoint_tells_people_apart(lfw, data, tmp_path):
-    """The first two folds: all ten take two minutes, and were 98.60 % when they were run."""
-    network = _network("xiaoccer_068", data, tmp_path)
-    pairs = lfw.pairs
-    chosen = pairs.fold < 2
+    All ten folds take a minute and a half on one core.
+    """
+    network = _network(name, data, folder)
+    pairs, chosen = lfw.pairs, lfw.pairs.fold < folds
     some = PairSet(
         pairs.first[chosen], pairs.second[chosen], pairs.same[chosen], pairs.fold[chosen]
     )
-    result = evaluate(
+    return evaluate(
         lfw.images,
         some,
         network,
         network,
         dataset_name="LFW",
         all_pairs=False,
-        cache_dir=tmp_path / "cache",
+        cache_dir=folder / "cache",
         progress=SilentProgress(),
     )
+
+
+@pytest.mark.slow
+def test_a_published_checkpoint_reaches_its_accuracy(lfw, data, tmp_path):
+    """All ten folds were 99.23 %, 99.33 % with mirror images and 98.00 % when they were run."""
+    result = _evaluated(lfw, "foamliu_mobilefacenet", 3, data, tmp_path)
+    assert result.fp32.accuracy == pytest.approx(99.28, abs=0.06)
+    assert result.fp32.accuracy_flip == pytest.approx(99.39, abs=0.06)
+    assert result.fp32.tar_at_far["1e-3"] == pytest.approx(97.89, abs=0.3)
+    assert result.drop == 0
+    assert result.paired.flipped == 0
+
+
+@pytest.mark.slow
+def test_the_other_checkpoint_tells_people_apart(lfw, data, tmp_path):
+    """All ten folds were 98.60 % when they were run."""
+    result = _evaluated(lfw, "xiaoccer_068", 2, data, tmp_path)
     assert result.fp32.accuracy == pytest.approx(97.83, abs=0.3)

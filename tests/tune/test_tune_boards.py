@@ -12,8 +12,9 @@ import pytest
 
 from mfn_compile.arm.reader import read_graph
 from mfn_compile.arm.schedules import Schedules
-from mfn_compile.device.real.programs import GOLDEN, LayerSource, need_compiler
+from mfn_compile.device.real.programs import GOLDEN, LayerSource
 from mfn_compile.device.sysroot import PYTHON, find_sysroot, site_folder
+from mfn_compile.device.tools import require_cross_compiler
 from mfn_compile.errors import DeviceError, UsageError
 from mfn_compile.progress import SilentProgress
 from mfn_compile.records import Records
@@ -79,7 +80,7 @@ def make_bench(qdq: Path, boards: Boards, name: str) -> BoardBench:
     graph = read_graph(qdq, PREPROCESSING)
     shape = (2, graph.height, graph.width, 3)
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    command = need_compiler().shared
+    command = require_cross_compiler().shared
     return BoardBench(source, graph, images, boards.address(KEY), command, SECONDS)
 
 

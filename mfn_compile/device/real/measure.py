@@ -29,7 +29,6 @@ from mfn_compile.device.real.programs import (
     find_layers,
     mark_layers,
     mark_options,
-    need_compiler,
     pack_golden,
     variants_of,
 )
@@ -39,6 +38,7 @@ from mfn_compile.device.real.sharing import Shared, lost_note
 from mfn_compile.device.real.summary import CHECK, ROUND, summarize
 from mfn_compile.device.real.tracker import count_boards
 from mfn_compile.device.runner import open_bundle
+from mfn_compile.device.tools import require_cross_compiler
 from mfn_compile.errors import DeviceError, InternalCheckError
 from mfn_compile.hashing import file_sha256, value_sha256
 from mfn_compile.progress import Progress
@@ -127,7 +127,7 @@ def measure_rpc(
     """
     amount = amount or Amount()
     count_boards(address, seconds)  # before anything is built
-    command = compiler or need_compiler().shared
+    command = compiler or require_cross_compiler().shared
     with tempfile.TemporaryDirectory(prefix="mfn-rpc-") as folder:
         made = _prepare(bundle, Path(folder), layers, progress, command, shared=True)
         jobs = made.jobs(amount)
@@ -199,7 +199,7 @@ def measure_local(
 
 
 def _program_compiler(runner: Sequence[str] | None) -> tuple[str, ...]:
-    found = need_compiler()
+    found = require_cross_compiler()
     return found.command if runner is None and found.kind == "native" else found.static
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mfn_compile.arm.firmware.archive import make_archive
 from mfn_compile.arm.firmware.facts import VARIANTS, Variant
-from mfn_compile.arm.firmware.linker import INSTALL, Compiler, find_compiler
+from mfn_compile.arm.firmware.linker import INSTALL
 from mfn_compile.arm.firmware.process import run_tool
 from mfn_compile.bundle.manifest import read_manifest
 from mfn_compile.device.runner import open_bundle
@@ -158,22 +158,6 @@ def mark_options(marked: Marked) -> tuple[str, ...]:
         f"-DMFN_BOARD_WORKSPACE={marked.workspace}",
         *(f"-DMFN_MARKS_{name.upper()}={counts.get(name, 0)}" for name in VARIANTS),
     )
-
-
-def need_compiler() -> Compiler:
-    """A compiler for AArch64.
-
-    Raises:
-        DeviceError: there is none.
-    """
-    compiler = find_compiler()
-    if compiler is None:
-        raise DeviceError(
-            "Measuring on a board needs a C compiler for AArch64",
-            why="the program that measures is built around the library here",
-            hint=f"Install it: {INSTALL}",
-        )
-    return compiler
 
 
 def build_shared(

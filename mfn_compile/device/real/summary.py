@@ -43,17 +43,7 @@ def summarize(
     Raises:
         DeviceError: no board ran the library.
     """
-    rounds = [kept for name, kept in sorted(found.items()) if name.startswith(ROUND)]
-    timed = [kept for kept in rounds if kept.answer.times_ns]
-    if not timed:
-        board = rounds[0].board if rounds else ""
-        needed: Variant = next((name for name in VARIANTS[1:] if name in available), "dotprod")
-        raise DeviceError(
-            "The board can run no variant of the library",
-            where=board,
-            why=f"its CPU lacks the {INSTRUCTIONS[needed]} instructions",
-            hint="Compile for a target with the variant neon, such as arm64",
-        )
+    timed = _timed(found, available)
     times = np.concatenate([kept.answer.times_ns for kept in timed]) / 1e6
     p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
     first, last = timed[0].answer, timed[-1].answer
@@ -92,6 +82,25 @@ def _best(answer: Answer, available: Sequence[Variant]) -> Variant:
     """What mfn_embed ran."""
     able: dict[Variant, bool] = {"i8mm": answer.i8mm, "dotprod": answer.dotprod}
     return next((name for name, runs in able.items() if runs and name in available), "neon")
+
+
+def _timed(found: Mapping[str, Kept], available: Sequence[Variant]) -> list[Kept]:
+    """The rounds in which the library ran, in their order.
+
+    Raises:
+        DeviceError: there are none.
+    """
+    rounds = [kept for name, kept in sorted(found.items()) if name.startswith(ROUND)]
+    timed = [kept for kept in rounds if kept.answer.times_ns]
+    if not timed:
+        needed: Variant = next((name for name in VARIANTS[1:] if name in available), "dotprod")
+        raise DeviceError(
+            "The board can run no variant of the library",
+            where=rounds[0].board if rounds else "",
+            why=f"its CPU lacks the {INSTRUCTIONS[needed]} instructions",
+            hint="Compile for a target with the variant neon, such as arm64",
+        )
+    return timed
 
 
 def _board(kept: Kept) -> str:
