@@ -271,7 +271,7 @@ def every_width() -> IntegerGraph:
 def additions(style: Style, rounds: int = 3) -> IntegerGraph:
     """Chains of additions: in the place of one operand, of the input to itself, standalone.
 
-    A round has every kind. With PReLU it takes LLVM half as long as all other extremes together.
+    A round has every kind. With PReLU one compiles for as long as most other extremes together.
     """
     draft = Draft(8, style)
     x = draft.conv(draft.image(4, 5), 24)
