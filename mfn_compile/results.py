@@ -170,6 +170,7 @@ class KernelCensus(Frozen):
     kind: str = Field(description="dense-int8, depthwise-int8 or float")
     layers: int = Field(description="how many layers call it")
     dot: int = Field(description="sdot: 16 int8 products each")
+    matrix: int = Field(default=0, description="smmla: 32 int8 products each")
     widening: int = Field(description="smull, smlal")
     pairwise: int = Field(description="sadalp")
     multiply: int = Field(description="mla, mul on integer vectors")

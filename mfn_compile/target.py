@@ -45,8 +45,17 @@ class Runtime(Frozen):
 
 
 AARCH64 = ("aarch64", "arm64")
+Feature = Literal["neon", "dotprod", "i8mm"]
+FEATURES: tuple[Feature, ...] = ("neon", "dotprod", "i8mm")  # each needs those before it
 # Cores of the Armv8.0-A and Armv8.1-A architectures, which have no dot product instructions.
 NO_DOTPROD = frozenset(f"cortex-{core}" for core in ("a34", "a35", "a53", "a57", "a72", "a73"))
+
+
+# Of those that have them, the cores of architectures before Armv8.6-A, which has matrix products.
+NO_I8MM = NO_DOTPROD | {
+    *(f"cortex-{core}" for core in ("a55", "a65", "a65ae", "a75", "a76", "a76ae", "a77", "a78")),
+    *("cortex-a78ae", "cortex-a78c", "cortex-x1", "cortex-x1c", "neoverse-e1", "neoverse-n1"),
+}
 
 
 ELF_SYSTEMS = frozenset({"elf", "freebsd", "linux", "none"})
@@ -55,20 +64,19 @@ ELF_SYSTEMS = frozenset({"elf", "freebsd", "linux", "none"})
 class Variant(Frozen):
     """One instruction set that code is generated for."""
 
-    name: Literal["neon", "dotprod"] = Field(description="which kernels: plain Armv8.0, or sdot")
+    name: Feature = Field(description="which kernels: plain Armv8.0, sdot, or smmla")
     cpu: str = Field(
         pattern=r"^[a-z0-9][a-z0-9.-]*$", description="core to schedule for, LLVM's name"
     )
-    features: tuple[Literal["neon", "dotprod"], ...] = Field(
-        min_length=1, description="what the code may use"
-    )
+    features: tuple[Feature, ...] = Field(min_length=1, description="what the code may use")
 
     @model_validator(mode="after")
     def _the_core_has_it(self) -> Variant:
-        if self.name not in self.features or "neon" not in self.features:
-            raise ValueError(f"variant {self.name!r} needs the features neon and {self.name}")
-        if self.name == "neon" and "dotprod" in self.features:
-            raise ValueError("the neon variant must run without dotprod; name it dotprod")
+        needed = FEATURES[: FEATURES.index(self.name) + 1]
+        if set(needed) - set(self.features):
+            raise ValueError(f"variant {self.name!r} needs the features {' and '.join(needed)}")
+        for extra in [name for name in FEATURES[len(needed) :] if name in self.features]:
+            raise ValueError(f"the {self.name} variant must run without {extra}; name it {extra}")
         if self.name == "neon" and self.cpu not in NO_DOTPROD | {"generic"}:
             raise ValueError(
                 f"code for {self.cpu} need not run on every Armv8.0 core; schedule the neon "
@@ -76,6 +84,8 @@ class Variant(Frozen):
             )
         if "dotprod" in self.features and self.cpu in NO_DOTPROD:
             raise ValueError(f"{self.cpu} has no dotprod")
+        if "i8mm" in self.features and self.cpu in NO_I8MM:
+            raise ValueError(f"{self.cpu} has no i8mm")
         return self
 
 
@@ -86,7 +96,7 @@ class Code(Frozen):
         pattern=r"^[a-z0-9_]+(-[a-z0-9_]+){1,3}$", description="LLVM's target triple"
     )
     variants: tuple[Variant, ...] = Field(
-        min_length=1, max_length=2, description="side by side in one library"
+        min_length=1, max_length=3, description="side by side in one library"
     )
 
     @property

@@ -25,7 +25,7 @@ from mfn_compile.model.preprocessing import Preprocessing
 from mfn_compile.progress import Progress
 from mfn_compile.records import Records, Unit
 from mfn_compile.store import source_sha256, tool_version
-from mfn_compile.target import Code, Target, Variant
+from mfn_compile.target import FEATURES, Code, Target, Variant
 from mfn_compile.tune.place import BoardPlace, Network, Place, VirtualPlace
 
 if TYPE_CHECKING:
@@ -199,11 +199,12 @@ def variants_of(request: TuneRequest, code: Code) -> tuple[Variant, ...]:
     Raises:
         BadInputError: it runs none.
     """
+    ordered = sorted(code.variants, key=lambda variant: FEATURES.index(variant.name))
     if request.device is None:
         return code.variants
     if request.device.startswith(RPC):
-        # dotprod first: a board that lacks it says so before hours of work on the other.
-        return tuple(sorted(code.variants, key=lambda variant: variant.name))
+        # The fastest first: a board that lacks it says so before hours of work on another.
+        return tuple(reversed(ordered))
     if request.device == LOCAL:
         raise UsageError(
             "Candidates do not run on the device 'local'",
@@ -212,13 +213,10 @@ def variants_of(request: TuneRequest, code: Code) -> tuple[Variant, ...]:
             "--device rpc://127.0.0.1:9190/board",
         )
     core = parse_virtual(request.device).core
-    fast = [variant for variant in code.variants if variant.name == "dotprod"]
-    if fast and core.macs.dotprod is not None:
-        return tuple(fast)
-    plain = tuple(variant for variant in code.variants if variant.name == "neon")
-    if not plain:
-        core.peak(fast[0].name)
-    return plain
+    able = [variant for variant in ordered if core.macs.of(variant.name) is not None]
+    if not able:
+        core.peak(ordered[0].name)
+    return tuple(able[-1:])
 
 
 def place_of(request: TuneRequest, target: Target, variant: Variant) -> Place:

@@ -118,8 +118,8 @@ class Explorer:
     def _smaller(self, height: int, width: int) -> float | None:
         """Cycles of the network on a smaller image; None where it does not run on one."""
         from mfn_compile.arm.codegen import Machine, compile_network  # noqa: PLC0415
-        from mfn_compile.arm.constant_channels import without_constant_channels  # noqa: PLC0415
         from mfn_compile.arm.library import RESERVED  # noqa: PLC0415
+        from mfn_compile.arm.prepared import prepared  # noqa: PLC0415
         from mfn_compile.arm.resize import resized  # noqa: PLC0415
         from mfn_compile.device.emulator import folder  # noqa: PLC0415
         from mfn_compile.device.network_run import SUFFIX, run_network  # noqa: PLC0415
@@ -132,7 +132,7 @@ class Explorer:
             small = resized(self._graph, height, width)
         except BadInputError:
             return None
-        graph = without_constant_channels(small)
+        graph = prepared(small)
         compiled = compile_network(graph, machine, suffix=SUFFIX, schedules=schedules)
         shape = (2, height, width, 3)
         images = np.random.default_rng(SEED).integers(0, 256, shape, np.uint8)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from mfn_compile.errors import BadInputError
 from mfn_compile.resources import data_dir
-from mfn_compile.target import Target, has_vnni, list_targets, load_target
+from mfn_compile.target import Target, Variant, has_vnni, list_targets, load_target
 from mfn_compile.tomlfile import MAX_BYTES
 
 INTEL = (data_dir("targets") / "intel.toml").read_text()
@@ -144,3 +145,20 @@ def test_unknown_name_lists_the_known_ones() -> None:
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="cannot be read"):
         load_target(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "cpu", "features", "why"),
+    [
+        ("i8mm", "cortex-a76", ("neon", "dotprod", "i8mm"), "cortex-a76 has no i8mm"),
+        ("i8mm", "cortex-a72", ("neon", "dotprod", "i8mm"), "cortex-a72 has no dotprod"),
+        ("i8mm", "neoverse-n2", ("neon", "i8mm"), "needs the features neon and dotprod and i8mm"),
+        ("dotprod", "neoverse-n2", ("neon", "dotprod", "i8mm"), "must run without i8mm"),
+        ("neon", "neoverse-n2", ("neon",), "every Armv8.0 core"),
+    ],
+)
+def test_a_variant_that_promises_too_much(
+    name: str, cpu: str, features: tuple[str, ...], why: str
+) -> None:
+    with pytest.raises(ValidationError, match=why):
+        Variant.model_validate({"name": name, "cpu": cpu, "features": features})

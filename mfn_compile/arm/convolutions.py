@@ -11,8 +11,9 @@ import numpy as np
 
 from mfn_compile.arm.calls import Array, Call, Constant, Place, padded, stored_channels
 from mfn_compile.arm.graph import Conv, IntegerGraph
-from mfn_compile.arm.kernels import depthwise, gemm
+from mfn_compile.arm.kernels import depthwise, gemm, matrix, matrix_ending
 from mfn_compile.arm.kernels.epilogue import Epilogue, constants_of, shape_of
+from mfn_compile.arm.kernels.finishing import is_short
 from mfn_compile.arm.kernels.settled import settled
 from mfn_compile.arm.kernels.simple import Kept, Patches
 from mfn_compile.arm.layouts import Part, parts_of, pixel_bytes
@@ -131,7 +132,7 @@ class Multiplied:
         spare = self.part.sweep.pixels - grained
         kernels = {
             True: replace(self.shape, m=grained, calls=full),
-            False: replace(self.shape, m=spare, rows=spare),
+            False: replace(self.shape, m=spare, rows=spare, fours=0),
         }
         return [
             [self._call(pool, kernels[end <= grained], begin, end, source, target)
@@ -225,6 +226,8 @@ class Convolutions:
         vectors = self._tile.isa is not None
         shape = shape_of(node, padded(len(node.bias)), vectors=vectors)
         constants = constants_of(node, shape)
+        if self._tile.isa == "i8mm" and not node.depthwise and is_short(shape):
+            constants |= {n: matrix.doubled(constants[n]) for n in matrix_ending.DOUBLED}
         return shape, [self._pool.constant(constants[name]) for name in shape.operands()]
 
     def _depthwise(self, node: Conv, part: Part) -> Windowed:
@@ -242,7 +245,7 @@ class Convolutions:
             groups=() if isa is None else depthwise.groups_of(node.weight),
         )
         chosen = self._lookup.of(plain.key)
-        kernel = depthwise.scheduled(plain, chosen.knobs, dots=isa == "dotprod")
+        kernel = depthwise.scheduled(plain, chosen.knobs, dots=isa in ("dotprod", "i8mm"))
         if kernel.strips:
             part = part.in_strips(int(np.prod(kernel.ring)), 2 if kernel.paired else 1)
         weights = self._pool.constant(depthwise.pack(kernel, node.weight))
@@ -283,11 +286,12 @@ class Convolutions:
         flat = np.pad(flat, ((0, shape.channels - outputs), (0, depth - flat.shape[1])))
         weights = self._pool.constant(self._tile.pack(flat))
         rows = self._tile.rows
+        fours = gemm.fours_fit(flat) if self._tile.isa == "neon" and is_short(shape) else 0
         return Multiplied(
             node.name,
             "dense",
             part,
-            gemm.Gemm(0, depth, rows, gemm.pairs_fit(flat), shape),
+            gemm.Gemm(0, depth, rows, gemm.pairs_fit(flat), shape, fours=fours),
             self._tile,
             self._lookup,
             front=(weights, *constants),

@@ -15,25 +15,33 @@ O_CLOEXEC = 0o2000000
 AUXV_BYTES = 1024  # 64 entries; Linux fills about 25
 PATH = "/proc/self/auxv"
 
+HWCAP2_I8MM_BIT, AT_HWCAP2 = 13, 26  # from the same two files
 _PARAMETERS = ("image", "embedding", "workspace")
 _MORE = {"mfn_embed_parallel": ("parallel_for", "context")}
 _GROUP = "#9"
+_ORDER = ("neon", "dotprod", "i8mm")
+_PATH_IR = f"""
+@mfn_auxv = internal unnamed_addr constant [{len(PATH) + 1} x i8] c"{PATH}\\00", align 1"""
 
 
 def dispatch_ir(
     variants: tuple[str, ...], functions: tuple[str, ...], features: tuple[str, ...] = ()
 ) -> str:
-    """mfn_has_dotprod and `functions`, for a module that has the variants.
+    """mfn_has_dotprod, mfn_has_i8mm where that is a variant, and `functions`, for a module that
+    has the variants.
 
     Args:
-        variants: ("neon", "dotprod"), or the only one.
+        variants: some of "neon", "dotprod", "i8mm". The last of these that the CPU has is chosen,
+            and of several the first without asking.
         functions: "mfn_embed", "mfn_embed_parallel", and "mfn_embed_quantized" where the variants
             have it.
         features: LLVM's names of what the code may use, or must not.
     """
-    parts = [_has_dotprod()]
+    parts = [_PATH_IR, _has("dotprod", AT_HWCAP, HWCAP_ASIMDDP_BIT)]
+    if "i8mm" in variants:
+        parts.append(_has("i8mm", AT_HWCAP2, HWCAP2_I8MM_BIT))
     for function in functions:
-        parts.append(_choice(function) if len(variants) > 1 else _only(function, variants[0]))
+        parts.append(_choice(function, variants))
     used = f' "target-features"="{",".join(f"+{f}" for f in features)}"' if features else ""
     parts.append(f'attributes {_GROUP} = {{ nounwind "target-cpu"="generic"{used} }}')
     return "\n".join(parts) + "\n"
@@ -48,38 +56,31 @@ def _parts(function: str) -> tuple[str, str]:
     return f"({', '.join(f'ptr %{name}' for name in names)})", f"{_GROUP}{section}"
 
 
-def _only(function: str, variant: str) -> str:
+def _choice(function: str, variants: tuple[str, ...]) -> str:
+    """The fastest first; where one is left, nothing is asked."""
     signature, attributes = _parts(function)
-    return f"""
-define i32 @{function}{signature} {attributes} {{
-  %r = tail call i32 @{function}_{variant}{signature}
-  ret i32 %r
-}}"""
+    first, *others = sorted(variants, key=_ORDER.index)
+    lines = [f"define i32 @{function}{signature} {attributes} {{"]
+    for name in reversed(others):
+        lines += [
+            f"  %found_{name} = call i32 @mfn_has_{name}()",
+            f"  %has_{name} = icmp ne i32 %found_{name}, 0",
+            f"  br i1 %has_{name}, label %with_{name}, label %without_{name}",
+            f"with_{name}:",
+            f"  %r_{name} = tail call i32 @{function}_{name}{signature}",
+            f"  ret i32 %r_{name}",
+            f"without_{name}:",
+        ]
+    lines += [f"  %r = tail call i32 @{function}_{first}{signature}", "  ret i32 %r", "}"]
+    return "\n".join(["", *lines])
 
 
-def _choice(function: str) -> str:
-    signature, attributes = _parts(function)
-    return f"""
-define i32 @{function}{signature} {attributes} {{
-  %found = call i32 @mfn_has_dotprod()
-  %has = icmp ne i32 %found, 0
-  br i1 %has, label %fast, label %plain
-fast:
-  %a = tail call i32 @{function}_dotprod{signature}
-  ret i32 %a
-plain:
-  %b = tail call i32 @{function}_neon{signature}
-  ret i32 %b
-}}"""
-
-
-def _has_dotprod() -> str:
-    length = len(PATH) + 1
+def _has(name: str, kind: int, number: int) -> str:
+    """mfn_has_NAME: a bit of the entry of that kind."""
     opened = _system_call(OPENAT, f"i64 {AT_FDCWD}", "ptr @mfn_auxv", f"i64 {O_CLOEXEC}", "i64 0")
     read = _system_call(READ, "i64 %fd", "ptr %entries", f"i64 {AUXV_BYTES}")
     return f"""
-@mfn_auxv = internal unnamed_addr constant [{length} x i8] c"{PATH}\\00", align 1
-define i32 @mfn_has_dotprod() {_GROUP} {{
+define i32 @mfn_has_{name}() {_GROUP} {{
 entry:
   %entries = alloca [{AUXV_BYTES} x i8], align 16
   %fd = {opened}
@@ -97,14 +98,14 @@ loop:
 look:
   %key_at = getelementptr i8, ptr %entries, i64 %at
   %key = load i64, ptr %key_at, align 8
-  %here = icmp eq i64 %key, {AT_HWCAP}
+  %here = icmp eq i64 %key, {kind}
   br i1 %here, label %yes, label %step
 step:
   br label %loop
 yes:
   %value_at = getelementptr i8, ptr %key_at, i64 8
   %value = load i64, ptr %value_at, align 8
-  %shifted = lshr i64 %value, {HWCAP_ASIMDDP_BIT}
+  %shifted = lshr i64 %value, {number}
   %bit = and i64 %shifted, 1
   %result = trunc i64 %bit to i32
   ret i32 %result

@@ -21,12 +21,13 @@ from mfn_compile.arm.constant_channels import (
 from mfn_compile.arm.explain import describe_schedules
 from mfn_compile.arm.firmware.census import Kind, check_integer
 from mfn_compile.arm.firmware.elf import ObjectFacts, check_object, section_sizes
-from mfn_compile.arm.firmware.facts import SizeRow
+from mfn_compile.arm.firmware.facts import VARIANTS, SizeRow
 from mfn_compile.arm.firmware.parts import CallParts, Parts, PhaseParts, VariantParts
 from mfn_compile.arm.firmware.stack import StackRow, stack_rows
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.parallel import Grain
 from mfn_compile.arm.plan import Plan
+from mfn_compile.arm.prepared import prepared
 from mfn_compile.arm.program import Program
 from mfn_compile.arm.schedules import Schedules, shipped
 from mfn_compile.constant_result import ConstantChannels
@@ -75,7 +76,8 @@ def build_library(
 ) -> Library:
     """Compile every variant of `code` and look at the machine code that came out.
 
-    Channels that no image can change are left out (see `without_constant_channels`).
+    Channels that no image can change are left out (see `without_constant_channels`), the others
+    get an order that kernels like (see `channel_order.ordered`).
 
     Args:
         schedules: of the kernels of each variant; those that ship by default.
@@ -87,9 +89,10 @@ def build_library(
     """
     ours = schedules or [shipped(v.cpu, v.name) for v in code.variants]
     smaller = without_constant_channels(graph)
+    built = prepared(graph)
     compiled = [
         compile_network(
-            smaller,
+            built,
             Machine(variant.name, code.triple, variant.cpu, (*variant.features, *RESERVED)),
             suffix=f"_{variant.name}",
             schedules=chosen,
@@ -147,7 +150,7 @@ def _tasks(variant: str, threaded: Threaded) -> VariantParts:
 def _census(content: bytes, compiled: Compiled) -> list[KernelCensus]:
     """Checked rows of one variant's kernels."""
     variant = compiled.machine.isa
-    assert variant in ("neon", "dotprod")
+    assert variant in VARIANTS
     programs = compiled.programs
     prefix = f"mfn_{variant}_"
     known = {kernel: kind for program in programs for kernel, kind in program.kinds().items()}

@@ -12,6 +12,7 @@ from tvm import s_tir, tirx
 from tvm.target import codegen
 
 from mfn_compile.errors import BadInputError
+from mfn_compile.target import AARCH64
 
 # Lowering of TVM's S-TIR pipeline without what belongs to GPUs, to host/device splitting and to
 # the packed calling convention.
@@ -34,6 +35,8 @@ _PASSES = (
     s_tir.transform.RewriteUnsafeSelect(),
     tirx.transform.CommonSubexprElim(),
 )
+# What a CPU may have and code uses only where its variant says so.
+_OPTIONAL = ("sve", "i8mm")
 _FINAL = (tirx.transform.LowerTVMBuiltin(), tirx.transform.LowerIntrin())
 
 
@@ -52,9 +55,10 @@ def make_target(triple: str, cpu: str, features: tuple[str, ...]) -> Any:
             where="code.variants of the target",
             hint=f"Nearest: {', '.join(near)}" if near else f"Known: {', '.join(known)}",
         )
-    target = tvm.target.Target(
-        {"kind": "llvm", "mtriple": triple, "mcpu": cpu, "mattr": [f"+{f}" for f in features]}
-    )
+    used = [f"+{f}" for f in features]
+    if triple.partition("-")[0] in AARCH64:
+        used += [f"-{f}" for f in _OPTIONAL if f not in features]
+    target = tvm.target.Target({"kind": "llvm", "mtriple": triple, "mcpu": cpu, "mattr": used})
     return target.with_host(target)
 
 

@@ -37,6 +37,7 @@ class VariantName(StrEnum):
 
     NEON = "neon"
     DOTPROD = "dotprod"
+    I8MM = "i8mm"
 
 
 def register(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mfn_compile.arm.firmware.facts import Variant
+from mfn_compile.arm.firmware.facts import INSTRUCTIONS, Variant
 from mfn_compile.boards import LINE as LINE
 from mfn_compile.boards import Cache
 from mfn_compile.errors import BadInputError
@@ -21,6 +21,12 @@ class Macs(Frozen):
 
     neon: float = Field(gt=0)
     dotprod: float | None = Field(default=None, gt=0)
+    i8mm: float | None = Field(default=None, gt=0)
+
+    def of(self, variant: Variant) -> float | None:
+        """Of one variant."""
+        found: float | None = getattr(self, variant)
+        return found
 
 
 class Transfer(Frozen):
@@ -52,11 +58,11 @@ class Core(Frozen):
         Raises:
             BadInputError: the core cannot run the variant.
         """
-        found = self.macs.neon if variant == "neon" else self.macs.dotprod
+        found = self.macs.of(variant)
         if found is None:
             raise BadInputError(
                 f"{self.name} cannot run the variant {variant}",
-                why="the core has no dot product instructions",
+                why=f"the core has no {INSTRUCTIONS[variant]} instructions",
                 hint="Profile the variant neon there",
             )
         return found

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from mfn_compile.arm.firmware.facts import Variant
+from mfn_compile.arm.firmware.facts import VARIANTS, Variant
 from mfn_compile.device.blocks import Block, Counts, join
 from mfn_compile.device.board import LINE, Core
 from mfn_compile.device.costs import Costs, model_of
@@ -59,8 +59,8 @@ def best_variant(place: Path, core: Core) -> Variant:
         BadInputError: the bundle lacks a file.
     """
     bundle = open_bundle(place)
-    fast = core.macs.dotprod is not None and bundle.has("dotprod")
-    return "dotprod" if fast else "neon"
+    able = [name for name in VARIANTS if core.macs.of(name) is not None and bundle.has(name)]
+    return able[-1] if able else "neon"
 
 
 def profile(

@@ -83,6 +83,7 @@ def _machine(core: Core) -> dict[str, str]:
     """Files of a machine with one such core, by their path."""
     part, variant, revision = core.part, core.stepping[0], core.stepping[1]
     features = _NEW if core.macs.dotprod is not None else _OLD
+    features += " i8mm bf16" if core.macs.i8mm is not None else ""
     midr = 0x41 << 24 | variant << 20 | 0xF << 16 | part << 4 | revision
     cpu = "sys/devices/system/cpu"
     lists = {f"{cpu}/{name}": "0\n" for name in ("possible", "present", "online", "kernel_max")}

@@ -14,6 +14,7 @@ CENSUS_HEADER = (
     "Variant",
     "Layers",
     "sdot",
+    "smmla",
     "smull, smlal",
     "sadalp",
     "mla, mul",
@@ -112,6 +113,7 @@ def _census_row(row: KernelCensus) -> tuple[str, ...]:
     counts = (
         row.layers,
         row.dot,
+        row.matrix,
         row.widening,
         row.pairwise,
         row.multiply,

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from mfn_compile.arm.blocks import blocks, default_rows, fitting, key_of, strips_of
 from mfn_compile.arm.codegen import Compiled, compile_network
-from mfn_compile.arm.constant_channels import without_constant_channels
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.host import read_tensors
 from mfn_compile.arm.kernels import gemm
+from mfn_compile.arm.prepared import prepared
 from mfn_compile.arm.program import Program
 from mfn_compile.arm.schedules import Schedules
 from mfn_compile.device.network_run import SUFFIX, NetworkRun, run_network
@@ -32,7 +32,7 @@ ROWS = "rows"
 
 def block_tasks(graph: IntegerGraph, isa: str) -> tuple[Task, ...]:
     """One task for each shape of a block with something to choose, in the network's order."""
-    built, tile = without_constant_channels(graph), gemm.TILES[isa].rows
+    built, tile = prepared(graph), gemm.TILES[isa].rows
     default = default_rows(built, tile)
     count = Counter(key_of(built, block).name for block in blocks(built))
     found: dict[str, Task] = {}

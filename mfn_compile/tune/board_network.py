@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfn_compile.arm import oracle
-from mfn_compile.arm.constant_channels import without_constant_channels
 from mfn_compile.arm.firmware.facts import FirmwareFacts
 from mfn_compile.arm.firmware.render import render
 from mfn_compile.arm.graph import Input, IntegerGraph, Normalize
+from mfn_compile.arm.prepared import prepared
 from mfn_compile.arm.program import has_quantized_input, make_program
 from mfn_compile.arm.schedules import Schedules
 from mfn_compile.device.real.address import RpcAddress
@@ -193,7 +193,7 @@ class BoardBench:
 
     def _times(self, schedules: Schedules, timed: BoardAnswer) -> Answer:
         """Medians of the calls, summed by function, as nanoseconds of one call of each kernel."""
-        program = make_program(without_constant_channels(self.graph), schedules)
+        program = make_program(prepared(self.graph), schedules)
         calls = [call.kernel for step in program.steps for call in step.calls]
         rows = np.array(timed.layers_ns, np.float64)
         if rows.ndim != 2 or rows.shape[1] != len(calls):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import asdict
 
-from mfn_compile.arm.constant_channels import without_constant_channels
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.kernels.knobs import DEFAULT, space_of
+from mfn_compile.arm.prepared import prepared
 from mfn_compile.arm.program import Program, make_program
 from mfn_compile.arm.schedules import Schedules
 from mfn_compile.tune.task import Knob, Task
@@ -22,7 +22,7 @@ def tasks_of(graph: IntegerGraph, cpu: str, isa: str) -> tuple[Task, ...]:
     Raises:
         BadInputError: a layer has a shape that no kernel takes.
     """
-    program = make_program(without_constant_channels(graph), Schedules(cpu, isa))
+    program = make_program(prepared(graph), Schedules(cpu, isa))
     default = asdict(DEFAULT)
     calls = layers_of(program)
     keys = {schedule.kernel.name: schedule.kernel for schedule in program.schedules.values()}

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from mfn_compile.arm import oracle
 from mfn_compile.arm.codegen import Compiled, Machine, compile_network
-from mfn_compile.arm.constant_channels import without_constant_channels
 from mfn_compile.arm.graph import IntegerGraph
 from mfn_compile.arm.host import read_tensors
 from mfn_compile.arm.library import RESERVED
+from mfn_compile.arm.prepared import prepared
 from mfn_compile.arm.program import Program
 from mfn_compile.arm.schedules import Schedules
 from mfn_compile.device.board import Core
@@ -104,7 +104,7 @@ class Bench:
     @cached_property
     def built(self) -> IntegerGraph:
         """What ships: the network without its constant channels."""
-        return without_constant_channels(self.graph)
+        return prepared(self.graph)
 
     @cached_property
     def wanted(self) -> tuple[dict[str, NDArray[Any]], ...]:

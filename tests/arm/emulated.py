@@ -21,6 +21,7 @@ COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 TRIPLE = "aarch64-linux-gnu"
 NEON = Machine("neon", TRIPLE, "cortex-a53", ("neon",))
 DOTPROD = Machine("dotprod", TRIPLE, "cortex-a76", ("neon", "dotprod"))
+I8MM = Machine("i8mm", TRIPLE, "neoverse-n2", ("neon", "dotprod", "i8mm"))
 GUARD = 4096  # bytes on both sides of the workspace that must keep their value
 
 _SOURCE = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
@@ -224,6 +225,28 @@ def pairs(low: int) -> IntegerGraph:
     return draft.graph(linear(draft, draft.constant(x, -128)))
 
 
+def fours() -> IntegerGraph:
+    """Four products that are 32640 together, of either sign, or one more weight than fits."""
+    draft = Draft(12, Style(slope="usual"))
+    random = np.random.default_rng(0)
+    x = draft.conv(draft.image(3, 3), 48)
+    for depth, sign, residual in ((32, 1, False), (48, -1, True), (96, -1, False), (112, 1, True)):
+        skip = x if residual else None
+        x = draft.constant(draft.conv(x, depth), -128)
+        x = draft.conv(x, 48, skip=skip)
+        weight = np.zeros((48, depth), np.int8)
+        begin = depth % 32
+        groups = np.arange(begin, depth).reshape(-1, 4, 8).transpose(0, 2, 1).reshape(-1, 4)
+        for row, group in product(range(48), groups):
+            weight[row, random.permutation(group)] = sign * np.int8([127, 100, 27, 1])
+        weight[:, :begin] = sign * 127
+        weight[40, groups[-1, 3]] = -128
+        draft.change(weight=weight.reshape(48, 1, 1, depth))
+        assert gemm.fours_fit(weight) == 32
+        x = short(draft)
+    return draft.graph(linear(draft, x))
+
+
 def largest_accumulators(sign: int) -> IntegerGraph:
     """Accumulators of exactly sign * (2**31 - 1), where the bias does most of it."""
     draft = Draft(3, Style("lowest", "zero"))
@@ -364,6 +387,7 @@ EXTREMES: dict[str, Callable[[], IntegerGraph]] = {
     "pairs of -128": lambda: pairs(-128),
     "pairs of -127": lambda: pairs(-127),
     "pairs of 127": lambda: pairs(127),
+    "fours": fours,
     "2**31 - 1": lambda: largest_accumulators(1),
     "1 - 2**31": lambda: largest_accumulators(-1),
     "ties": ties,
@@ -401,6 +425,18 @@ def test_the_lowest_pair_is_found_where_the_kernel_adds() -> None:
         together = weight.copy()
         together[1, partner] = -128
         assert gemm.pairs_fit(together) == (partner != 16 + 3 + 8)
+
+
+def test_four_that_do_not_fit_are_found_where_the_kernel_adds() -> None:
+    weight = np.zeros((64, 48), np.int8)
+    weight[40, [16 + 3, 16 + 3 + 8, 16 + 3 + 16]] = 85
+    assert gemm.fours_fit(weight) == 64
+    for place in range(48):
+        if not weight[40, place]:
+            more = weight.copy()
+            more[40, place] = -1
+            assert gemm.fours_fit(more) == (32 if place == 16 + 3 + 24 else 64)
+    assert gemm.fours_fit(np.zeros((64, 16), np.int8)) == 0
 
 
 @pytest.mark.parametrize("kind", ["depthwise", "addition", "float depthwise", "lookup"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mfn_compile.arm.graph import Conv
-from mfn_compile.arm.kernels import epilogue, micro
+from mfn_compile.arm.kernels import epilogue, fours, micro
 from mfn_compile.arm.kernels.knobs import Loads
 from tests.arm.graphs import Draft, Style
 
@@ -37,11 +37,11 @@ class Machine:
         name, _, rest = line.partition(" ")
         if name == "b.ne":
             return lines.index("1:") if self.general["flags"] else at + 1
-        if name in ("mov", "add", "subs") and rest.startswith("x"):
+        if name in ("mov", "add", "sub", "subs") and rest.startswith("x"):
             target, *parts = rest.split(", ")
             values = [self.general[p] if p.startswith("x") else int(p) for p in parts]
             numbers = [value for value in values if isinstance(value, int)]
-            total = numbers[0] - numbers[1] if name == "subs" else sum(numbers)
+            total = numbers[0] - numbers[1] if "sub" in name else sum(numbers)
             self.general[target] = total
             if name == "subs":
                 self.general["flags"] = total
@@ -50,7 +50,7 @@ class Machine:
         elif name == "ins":
             register, half, source = re.findall(r"\d+", rest.replace("d[", ""))
             self.lanes[int(register), int(half)] = self.general[f"x{source}"]
-        elif name in ("smull", "smull2", "smlal2", "sdot"):
+        elif name in ("smull", "smull2", "smlal", "smlal2", "sdot"):
             self.reads.append((line, self._operands(rest, high="2" in name)))
         return at + 1
 
@@ -87,6 +87,28 @@ def test_every_product_reads_its_operands(
         machine = Machine(tile)
         machine.run(micro.program(tile))
         assert sorted(map(_product, machine.reads, [tile] * len(machine.reads))) == _wanted(tile)
+
+
+@pytest.mark.parametrize("loads", _LOADS)
+@pytest.mark.parametrize(("late", "gap"), [(True, 3), (False, 2), (False, 5), (True, 4)])
+def test_every_product_of_fours_reads_its_operands(loads: Loads, late: bool, gap: int) -> None:
+    for k in (32, 48, 64, 80, 96, 112, 128, 144, 160, 256):
+        tile = micro.Tile("neon", 4, k, True, loads, late=late, gap=gap, fours=True)
+        lines = [*fours.BACK, *fours.program(tile)]
+        if k > fours.DEEP:
+            waiting = [o for step in fours.last_step(tile) for o in step.uses if o.late]
+            for step in fours.last_step(tile):
+                for operand in step.uses:
+                    if operand in waiting:
+                        waiting = [o for o in waiting if o != operand]
+                        place = f"[{operand.base}, {operand.offset}]"
+                        lines.append(f"ldr q{operand.register}, {place}")
+                lines.append(step.text)
+        machine = Machine(tile)
+        machine.run(lines)
+        assert sorted(map(_product, machine.reads, [tile] * len(machine.reads))) == _wanted(tile)
+        totals = [line for line in lines if line.startswith(("saddlp", "sadalp"))]
+        assert sum(line.startswith("saddlp") for line in totals) == 16
 
 
 def _product(read: tuple[str, tuple[object, ...]], tile: micro.Tile) -> tuple[int, ...]:

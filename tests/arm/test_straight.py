@@ -84,6 +84,12 @@ def test_every_order_computes_the_same(program: list[tuple[str, int, int, int]])
     assert run(build(program, Code("general")).program()) == plain
 
 
+def test_what_others_read_is_overwritten_last() -> None:
+    program = [("load", 0, 0, 0)] * 3 + [("fused", 2, 0, 0), ("fused", 0, 0, 0)]
+    plain = run(build(program, Code("whole")).program())
+    assert run(build(program, Code("halves")).program()) == plain
+
+
 def test_loads_go_beside_arithmetic_in_order() -> None:
     code = Code("halves")
     values = [code.load("in", 16 * i) for i in range(12)]

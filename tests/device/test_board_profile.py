@@ -13,7 +13,7 @@ from mfn_compile.arm.firmware.facts import Variant
 from mfn_compile.device.board import Core, cores, find_core
 from mfn_compile.device.kernels import calls_of, macs_of
 from mfn_compile.device.mca import find_mca
-from mfn_compile.device.profile import Profile, profile
+from mfn_compile.device.profile import Profile, best_variant, profile
 from mfn_compile.device.runner import build_inference, open_bundle
 from mfn_compile.device.symbols import Symbol, Symbols, read_symbols
 from mfn_compile.errors import BadInputError, DeviceError, ExitCode
@@ -122,7 +122,8 @@ def test_an_unknown_core_names_the_known() -> None:
 
 
 def test_the_table_of_cores() -> None:
-    assert {core.name for core in cores()} >= {name for name, _ in PAIRS} | {"neoverse-n1"}
+    known = {core.name for core in cores()}
+    assert known >= {name for name, _ in PAIRS} | {"neoverse-n1", "neoverse-n2"}
     for core in cores():
         assert core.l1.bytes % (64 * core.l1.ways) == core.l2.bytes % (64 * core.l2.ways) == 0
         assert core.peak("neon") == 8
@@ -162,3 +163,12 @@ def test_addresses_find_their_functions(tmp_path: Path) -> None:
     (tmp_path / "none").write_bytes(b"\x7fELF")
     with pytest.raises(DeviceError, match="symbols"):
         read_symbols(tmp_path / "none")
+
+
+def test_the_best_variant_is_what_bundle_and_core_have(bundle: Path) -> None:
+    found = {core.name: best_variant(bundle, core) for core in cores()}
+    assert found["cortex-a72"] == "neon"
+    assert found["cortex-a76"] == found["neoverse-n2"] == "dotprod"  # the bundle has no i8mm
+    assert find_core("neoverse-n2").peak("i8mm") == 2 * find_core("neoverse-n2").peak("dotprod")
+    with pytest.raises(BadInputError, match="no int8 matrix product"):
+        find_core("cortex-a76").peak("i8mm")

@@ -19,7 +19,13 @@ from mfn_compile.frozen import Frozen
 
 Kind = Literal["dense-int8", "depthwise-int8", "float"]
 
-DOT = frozenset({"sdot", "udot", "usdot", "sudot", "smmla", "ummla", "usmmla"})
+DOT = frozenset({"sdot", "udot", "usdot", "sudot"})
+MATRIX = frozenset({"smmla", "ummla", "usmmla"})
+ALLOWED: Mapping[str, frozenset[str]] = {  # of these, by variant
+    "neon": frozenset(),
+    "dotprod": frozenset({"sdot", "udot"}),
+    "i8mm": DOT | MATRIX,
+}
 WIDENING = frozenset(
     sign + name + half for sign in "su" for name in ("mull", "mlal", "mlsl") for half in ("", "2")
 )
@@ -39,6 +45,7 @@ class Counts(Frozen):
     """Arithmetic instructions by what they do."""
 
     dot: int = Field(default=0, description="sdot and its like: 16 int8 products each")
+    matrix: int = Field(default=0, description="smmla and its like: 32 int8 products each")
     widening: int = Field(default=0, description="smull, smlal and their like, vector")
     pairwise: int = Field(default=0, description="sadalp, saddlp: sums of neighbours")
     multiply: int = Field(default=0, description="mla, mls, mul on integer vectors")
@@ -51,7 +58,7 @@ class Counts(Frozen):
     @property
     def integer_macs(self) -> int:
         """Instructions that multiply integer vectors."""
-        return self.dot + self.widening + self.multiply
+        return self.dot + self.matrix + self.widening + self.multiply
 
     def text(self) -> str:
         """The counts that are not zero."""
@@ -98,7 +105,7 @@ def check_integer(
     Args:
         name: the object's name, for messages.
         content: the object.
-        variant: what the CPU may be asked to do: "dotprod", or "neon" for plain Armv8.0.
+        variant: what the CPU may be asked to do: "i8mm", "dotprod", or "neon" for plain Armv8.0.
         kernels: what each function is.
         layers: the layer that each function computes, for messages and the report.
         scope: what the names of the variant's functions begin with, where the object has others.
@@ -142,6 +149,8 @@ def _problem(row: CensusRow, variant: str) -> str:
     if row.kind == "dense-int8":
         if variant == "dotprod" and not dot:
             return "a dense INT8 kernel for dotprod has no sdot"
+        if variant == "i8mm" and not inner.matrix + outer.matrix:
+            return "a dense INT8 kernel for i8mm has no smmla"
         if variant == "neon" and not widening:
             return "a dense INT8 kernel for NEON has no smull or smlal"
         floats = inner.float_multiply + outer.float_multiply
@@ -158,9 +167,8 @@ def _foreign(function: Function, variant: str) -> str:
     """The first instruction that the variant's CPU does not have, empty when there is none."""
     for instruction in function.instructions:
         scalable = instruction.operands.startswith(("z", "p0", "{z"))
-        dot = instruction.mnemonic in DOT
-        base = instruction.mnemonic in ("sdot", "udot") and variant == "dotprod"
-        if scalable or (dot and not base):
+        products = instruction.mnemonic in DOT | MATRIX
+        if scalable or (products and instruction.mnemonic not in ALLOWED[variant]):
             return instruction.text
     return ""
 
@@ -213,6 +221,7 @@ def _fields(instruction: Instruction) -> tuple[str, ...]:
     mnemonic, operands = instruction.mnemonic, instruction.operands
     groups = {
         "dot": DOT,
+        "matrix": MATRIX,
         "pairwise": PAIRWISE,
         "float_multiply_add": FLOAT_MULTIPLY_ADD,
         "float_multiply": FLOAT_MULTIPLY,

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from mfn_compile.arm.firmware.stack import StackRow
 from mfn_compile.frozen import Frozen
+from mfn_compile.target import FEATURES, Feature
 
-Variant = Literal["neon", "dotprod"]
+Variant = Feature
+VARIANTS: tuple[Variant, ...] = FEATURES  # the fastest last
+INSTRUCTIONS: Mapping[Variant, str] = {  # what a CPU needs
+    "neon": "vector",
+    "dotprod": "dot product",
+    "i8mm": "int8 matrix product",
+}
 ALIGNMENT = 64  # of the workspace, bytes
 
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +22,16 @@ from mfn_compile.progress import Progress
 from mfn_compile.results import CpuProof
 
 EMULATOR = "qemu-aarch64"
-DOTPROD_OF = {"cortex-a53": False, "cortex-a76": True, "max": True}  # QEMU's CPUs
+RUNS: Mapping[str, tuple[Variant, ...]] = {  # what QEMU's CPUs can
+    "cortex-a53": ("neon",),
+    "cortex-a76": ("neon", "dotprod"),
+    "max": ("neon", "dotprod", "i8mm"),
+}
 NATIVE = "native"
 COMPILE_SECONDS, RUN_SECONDS = 300.0, 1800.0
 WARNINGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread")
 RESULT = re.compile(r"^RESULT variants=(\S*) vectors=(\d+) failures=(\d+)$", re.MULTILINE)
-HAS = re.compile(r"^#define MFN_HAS_(NEON|DOTPROD) 1$", re.MULTILINE)
+HAS = re.compile(r"^#define MFN_HAS_(NEON|DOTPROD|I8MM) 1$", re.MULTILINE)
 NO_VARIANT = 3  # verify.c's exit code
 
 
@@ -55,8 +59,9 @@ class _Run:
 def prove(bundle: Path, progress: Progress, *, threads: int = 2) -> tuple[ProofRow, ...]:
     """Build the bundle's verify.c against its library and run it on every CPU there is.
 
-    Natively on AArch64; elsewhere under QEMU as a Cortex-A53 (no dot products), a Cortex-A76 and
-    QEMU's largest CPU. CPUs that can run none of the bundle's variants are left out.
+    Natively on AArch64; elsewhere under QEMU as a Cortex-A53 (no dot products), a Cortex-A76 (no
+    matrix products) and QEMU's largest CPU. CPUs that can run none of the bundle's variants are
+    left out.
 
     Args:
         bundle: the folder with verify.c, include/, lib/libmfn.a and golden/.
@@ -142,8 +147,8 @@ def _runs(bundle: Path, program: Path, emulator: str | None) -> list[_Run]:
     if emulator is None:
         return [_Run(NATIVE, (str(program),), None)]
     runs = []
-    for cpu, dotprod in DOTPROD_OF.items():
-        expected = tuple(name for name in variants if name != "dotprod" or dotprod)
+    for cpu, able in RUNS.items():
+        expected = tuple(name for name in variants if name in able)
         if expected:
             runs.append(_Run(cpu, (emulator, "-cpu", cpu, str(program)), expected))
     return runs

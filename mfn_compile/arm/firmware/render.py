@@ -22,6 +22,7 @@ TEMPLATES = {
 NEEDS = {
     "neon": "every 64-bit ARM CPU with NEON",
     "dotprod": "CPUs with dot products (FEAT_DotProd)",
+    "i8mm": "CPUs with int8 matrix products (FEAT_I8MM)",
 }
 
 

@@ -48,7 +48,7 @@ class Pointers:
 
 
 @dataclass(frozen=True)
-class _Addition:
+class Addition:
     """Registers of a fused addition's constants, the same for all channels."""
 
     scales: tuple[int, int]
@@ -56,6 +56,18 @@ class _Addition:
     base: int  # MAGIC
     factor: int
     magic: int
+
+    def apply(self, code: Code, value: int, skip: int) -> int:
+        """8 bytes and 8 bytes of `skip` to 8 bytes."""
+        total = code.make("smull {0}.8h, {1}.8b, {2}.8b", value, self.scales[0])
+        total = code.change("smlal {0}.8h, {1}.8b, {2}.8b", total, skip, self.scales[1])
+        wide = [
+            code.make("saddw {0}.4s, {1}.4s, {2}.4h", self.start, total),
+            code.make("saddw2 {0}.4s, {1}.4s, {2}.8h", self.start, total),
+        ]
+        exact = [code.make("fsub {0}.4s, {1}.4s, {2}.4s", part, self.base) for part in wide]
+        scaled = [code.make("fmul {0}.4s, {1}.4s, {2}.4s", part, self.factor) for part in exact]
+        return _rounded(code, scaled, self.magic)
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ class Finish:
     shifts: tuple[int, ...]
     factors: tuple[tuple[int, ...], ...]
     magic: int
-    addition: _Addition | None
+    addition: Addition | None
 
     def apply(
         self,
@@ -89,17 +101,8 @@ class Finish:
         value = _rounded(code, scaled, self.magic)
         if skip is None:
             return value
-        found = self.addition
-        assert found is not None
-        total = code.make("smull {0}.8h, {1}.8b, {2}.8b", value, found.scales[0])
-        total = code.change("smlal {0}.8h, {1}.8b, {2}.8b", total, skip, found.scales[1])
-        wide = [
-            code.make("saddw {0}.4s, {1}.4s, {2}.4h", found.start, total),
-            code.make("saddw2 {0}.4s, {1}.4s, {2}.8h", found.start, total),
-        ]
-        exact = [code.make("fsub {0}.4s, {1}.4s, {2}.4s", part, found.base) for part in wide]
-        scaled = [code.make("fmul {0}.4s, {1}.4s, {2}.4s", part, found.factor) for part in exact]
-        return _rounded(code, scaled, found.magic)
+        assert self.addition is not None
+        return self.addition.apply(code, value, skip)
 
     def _scaled(self, code: Code, total: int, half: int) -> int:
         assert self.shape.form is not None
@@ -143,11 +146,16 @@ def prepare(
         for row in range(1 + shape.prelu)
     )
     magic = code.constant(MAGIC_BITS + form.shift)
-    addition = None
-    if shape.residual:
-        base = magic if form.shift == 0 else code.constant(MAGIC_BITS)
-        last = base if form.sum_shift == 0 else code.constant(MAGIC_BITS + form.sum_shift)
-        start = code.make("add {0}.4s, {1}.4s, {2}.4s", base, code.spread(at.scales, 8, "4s"))
-        scales = (code.spread(at.scales, 0, "8b"), code.spread(at.scales, 4, "8b"))
-        addition = _Addition(scales, start, base, code.spread(at.factor, 0, "4s"), last)
+    addition = prepare_addition(code, shape, at, magic) if shape.residual else None
     return Finish(shape, at.shift, shifts, factors, magic, addition)
+
+
+def prepare_addition(code: Code, shape: Epilogue, at: Pointers, magic: int) -> Addition:
+    """Load what a fused addition keeps in registers; `magic` has what rounds its operand."""
+    form = shape.form
+    assert form is not None
+    base = magic if form.shift == 0 else code.constant(MAGIC_BITS)
+    last = base if form.sum_shift == 0 else code.constant(MAGIC_BITS + form.sum_shift)
+    start = code.make("add {0}.4s, {1}.4s, {2}.4s", base, code.spread(at.scales, 8, "4s"))
+    scales = (code.spread(at.scales, 0, "8b"), code.spread(at.scales, 4, "8b"))
+    return Addition(scales, start, base, code.spread(at.factor, 0, "4s"), last)

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import s_tir, te, tirx
 
-from mfn_compile.arm.kernels import intrinsics, micro
+from mfn_compile.arm.kernels import fours, intrinsics, matrix, micro
 from mfn_compile.arm.kernels.epilogue import Epilogue, finish
 from mfn_compile.arm.kernels.knobs import Key, Knobs, Value
 from mfn_compile.arm.kernels.simple import SPAN
 from mfn_compile.arm.kernels.tiled import build_tiled
 
+MOST = 255  # absolute weights whose products with int8 fit in int16 together
+GRAIN = 16  # channels
 Int8 = NDArray[np.int8]
 Array = NDArray[Any]
 
@@ -29,7 +31,8 @@ class Gemm:
     """m rows, k input channels (a multiple of 16), and the output channels of its epilogue.
 
     `paired` says that two products fit in 16 bits (see `micro.Tile`); `rows` is the tile; `calls`
-    are as many as a layer's rows are computed in.
+    are as many as a layer's rows are computed in. Of the first `fours` channels four products fit
+    (see `fours.py`).
     """
 
     m: int
@@ -38,6 +41,7 @@ class Gemm:
     paired: bool
     epilogue: Epilogue
     calls: int = 1
+    fours: int = 0
 
     @property
     def name(self) -> str:
@@ -50,11 +54,14 @@ class Gemm:
         """What knobs are looked up by; in how many calls is not in it."""
         sizes = {"m": self.m, "n": self.epilogue.channels, "k": self.k, "rows": self.rows}
         attributes: dict[str, Value] = {"paired": self.paired, "epilogue": self.epilogue.tag}
+        if self.fours:
+            attributes["fours"] = self.fours
         return Key("gemm", f"{self._shape}_{self.epilogue.tag}", sizes, attributes)
 
     @property
     def _shape(self) -> str:
         pairs = "" if self.paired else "_single"
+        pairs += f"_fours{self.fours}" if self.fours else ""
         return f"gemm_{self.m}x{self.epilogue.channels}x{self.k}{pairs}"
 
     @property
@@ -101,7 +108,7 @@ def build(kernel: Gemm, tile: Tile, knobs: Knobs) -> tirx.PrimFunc:
             late=knobs.late,
             gap=knobs.gap,
         )
-        return build_tiled(kernel.name, kernel.m, inner, kernel.epilogue, packed)
+        return build_tiled(kernel.name, kernel.m, inner, kernel.epilogue, packed, kernel.fours)
     return _build_scheduled(kernel, tile)
 
 
@@ -245,6 +252,7 @@ def _schedule_generic(schedule: s_tir.Schedule, kernel: Gemm, loop: Any) -> None
 TILES: dict[str, Tile] = {
     "dotprod": Tile(micro.ROWS["dotprod"], micro.COLUMNS["dotprod"], _pack_dotprod, isa="dotprod"),
     "neon": Tile(micro.ROWS["neon"], micro.COLUMNS["neon"], _pack_neon, isa="neon"),
+    "i8mm": Tile(micro.ROWS["i8mm"], micro.COLUMNS["i8mm"], matrix.pack, isa="i8mm"),
     "avx2": Tile(6, 8, _pack_avx2, _accumulate_avx2, _schedule_avx2),
     "generic": Tile(4, 8, _pack_generic, _accumulate_generic, _schedule_generic),
 }
@@ -260,3 +268,28 @@ def pairs_fit(weight: Int8, deep: int = micro.DEEP) -> bool:
     """
     halves = weight.reshape(len(weight), -1, 2, deep // 2).astype(np.int32)
     return bool((np.abs(halves).sum(axis=2) * 128 < 2**15).all())
+
+
+def fours_fit(weight: Int8) -> int:
+    """Of how many channels from the first, four products that `fours.py` adds fit in int16.
+
+    With activations of -128, absolute weights of at most 255 in all: 255 * 128 < 2**15. Where that
+    is not every channel it is a multiple of `GRAIN`, so that layers of one shape share kernels.
+
+    Args:
+        weight: int8 [n, k], k a multiple of 16, n of the tile's columns.
+    """
+    if weight.shape[1] < fours.DEEP:
+        return 0
+    fit = (added(np.abs(weight.astype(np.int32))) <= MOST).all(axis=1)
+    return int(fit.size) if fit.all() else int(np.argmin(fit)) // GRAIN * GRAIN
+
+
+def added(weight: Array) -> Array:
+    """[n, groups]: the sums of [n, k] values whose products are added in 16 bits."""
+    n, k = weight.shape
+    begin = k % fours.DEEP
+    short = weight[:, :begin].reshape(n, begin // 16, 2, 8).sum(axis=2)
+    rest = weight[:, begin:].reshape(n, -1, 4, 8).sum(axis=2)
+    found: Array = np.concatenate([short.reshape(n, -1), rest.reshape(n, -1)], axis=1)
+    return found

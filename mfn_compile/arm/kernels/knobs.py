@@ -67,6 +67,7 @@ SPACES: Mapping[tuple[str, str], Mapping[str, tuple[Value, ...]]] = {
     ("gemm", "neon"): _GEMM,
     ("depthwise", "dotprod"): {"loads": _LOADS, "strips": _STRIPS, "quads": (True, False)},
     ("depthwise", "neon"): {"loads": _LOADS, "strips": _STRIPS},
+    ("depthwise", "i8mm"): {"loads": _LOADS, "strips": _STRIPS, "quads": (True, False)},
 }
 
 

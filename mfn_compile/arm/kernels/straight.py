@@ -247,6 +247,10 @@ class _Registers:
             live = {kind: live[kind] + step[kind] for kind in live}
         return True
 
+    def others_read(self, line: Line) -> bool:
+        """Whether lines that wait read what this one overwrites."""
+        return line.tied and self._left[line.reads[0]] > line.reads.count(line.reads[0])
+
     def take(self, at: int) -> None:
         """The line has gone."""
         line = self._code.lines[at]
@@ -288,7 +292,7 @@ class _Scheduler:
             fits = line.side == side and (loads or not line.is_load)
             if not fits or not self._can_go(line, cycle):
                 continue
-            if not self._registers.allow(at, self._waiting):
+            if self._registers.others_read(line) or not self._registers.allow(at, self._waiting):
                 continue
             self._waiting.remove(at)
             self._registers.take(at)

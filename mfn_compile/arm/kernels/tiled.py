@@ -10,10 +10,11 @@ from tvm import tirx
 from tvm.script import tirx as T
 from tvm.script.ir_builder import IRBuilder
 
-from mfn_compile.arm.kernels.ending import Ending, ending_ir
+from mfn_compile.arm.kernels import ending, matrix, matrix_ending, micro
+from mfn_compile.arm.kernels.ending import Ending
 from mfn_compile.arm.kernels.epilogue import Epilogue
 from mfn_compile.arm.kernels.finishing import is_short
-from mfn_compile.arm.kernels.micro import Tile, tile_ir
+from mfn_compile.arm.kernels.micro import Tile
 from mfn_compile.arm.kernels.registers import GROUP, Sums, to_bytes, to_floats
 from mfn_compile.arm.kernels.simple import kernel
 from mfn_compile.arm.kernels.vectors import half, load
@@ -22,9 +23,11 @@ Expr = Any
 
 
 def build_tiled(
-    name: str, m: int, tile: Tile, epilogue: Epilogue, packed: tuple[int, ...]
+    name: str, m: int, tile: Tile, epilogue: Epilogue, packed: tuple[int, ...], fours: int = 0
 ) -> tirx.PrimFunc:
     """The kernel of m rows, a multiple of the tile's.
+
+    Of the first `fours` channels, four products are added in 16 bits.
 
     Operands: x, weights of shape `packed` (int8), the epilogue's constants, [skip], out; its units
     are tiles of rows.
@@ -33,25 +36,25 @@ def build_tiled(
     shapes: dict[str, tuple[tuple[int, ...], str]] = {
         "x": ((m, tile.k), "int8"),
         "weights": (packed, "int8"),
-        **epilogue.operands(),
+        **(matrix_ending.operands(epilogue) if tile.isa == "i8mm" else epilogue.operands()),
     }
     if epilogue.residual:
         shapes["skip"] = ((m, n), "int8")
     shapes["out"] = ((m, n), "float32" if epilogue.to_float else "int8")
     short = is_short(epilogue)
     tile = replace(tile, partial=short and tile.isa == "neon")
-    ending = Ending(tile, epilogue)
+    whole = Ending(tile, epilogue, fours)
     builder = IRBuilder()
     # The result may take the place of the skip tensor, value by value.
     with (
         kernel(builder, name, shapes, noalias=not epilogue.residual) as buffers,
-        T.attr(T.int32(0), "pragma_import_llvm", ending_ir(ending) if short else tile_ir(tile)),
+        T.attr(T.int32(0), "pragma_import_llvm", _assembly(whole, short=short)),
         T.serial(buffers["begin"], buffers["end"]) as row,
     ):
         if short:
             given = _operands(buffers, tile, row, 0)
             given += _ends(epilogue, buffers, row * tile.rows)
-            T.evaluate(T.call_extern("void", ending.name, *given))
+            T.evaluate(T.call_extern("void", whole.name, *given))
         else:
             with T.serial(0, n // tile.columns) as column:
                 sums = T.alloc_buffer((tile.rows, tile.columns), "int32")
@@ -59,6 +62,12 @@ def build_tiled(
                 T.evaluate(T.call_extern("void", tile.name, *given))
                 _finish(epilogue, buffers, tile, sums, row * tile.rows, column * tile.columns)
     return builder.get()
+
+
+def _assembly(whole: Ending, *, short: bool) -> str:
+    if whole.tile.isa == "i8mm":
+        return matrix_ending.ending_ir(whole) if short else matrix.tile_ir(whole.tile)
+    return ending.ending_ir(whole) if short else micro.tile_ir(whole.tile)
 
 
 def _operands(buffers: dict[str, Any], tile: Tile, row: Expr, column: Expr) -> list[Expr]:

@@ -13,7 +13,7 @@ LARGEST = 8 << 20  # bytes
 FIRST = "mfn-board 1"
 DAY_NS = 86_400_000_000_000
 _TEXTS = ("machine", "kernel", "node", "model", "cpu.implementer", "cpu.part", "cpu.model")
-_NUMBERS = ("core", "vectors", "dotprod", "wrong", "skipped")
+_NUMBERS = ("core", "vectors", "dotprod", "i8mm", "wrong", "skipped")
 _WHOLE = re.compile(r"-?[0-9]{1,15}")
 
 
@@ -37,6 +37,7 @@ class Answer(Frozen):
     cpu: str = Field(default="", description="its model name, where /proc/cpuinfo has one")
     core: int = Field(default=-1, ge=-1, lt=1 << 16, description="-1 where none could be chosen")
     dotprod: bool = False
+    i8mm: bool = Field(default=False, description="where the library has such a variant")
     vectors: int = Field(ge=0, description="golden vectors that were sent")
     right: int = Field(default=0, ge=0, description="of these, those whose every bit was right")
     wrong: int | None = Field(default=None, description="the vector that was not")

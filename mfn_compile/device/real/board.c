@@ -6,11 +6,11 @@
  *
  * FOLDER holds golden.bin (each vector: the pixels, the int8 input where there is one, the
  * embedding) and gets result.txt, lines of a name and values; the last one is "end". JOB: 0 checks
- * the variant neon, 1 dotprod, 2 times mfn_embed, 3 times every kernel.
+ * the variant neon, 1 dotprod, 2 times mfn_embed, 3 times every kernel, 4 checks i8mm.
  *
  * With -DMFN_BOARD_SHARED it becomes a shared object that TVM's RPC server loads, with one
- * function of TVM's calling convention (tvm_call.h). With -DMFN_MARKS_NEON=N, -DMFN_MARKS_DOTPROD=N
- * the library calls mfn_mark before each of its N kernels and behind the last one.
+ * function of TVM's calling convention (tvm_call.h). With -DMFN_MARKS_NEON=N, _DOTPROD=N and _I8MM=N
+ * the library calls mfn_mark before each of a variant's N kernels and behind the last one.
  *
  * Only functions that the C library had in 2012 (glibc 2.17) are used, and with -std=c99 new headers
  * give none of them a newer name. Exit code: an `enum failure`.
@@ -33,7 +33,7 @@
 #endif
 
 enum failure { WRITTEN, NO_MEMORY, NO_GOLDEN, NO_RESULT, REFUSED, BAD_CALL };
-enum job { CHECK_NEON, CHECK_DOTPROD, TIME, LAYERS };
+enum job { CHECK_NEON, CHECK_DOTPROD, TIME, LAYERS, CHECK_I8MM };
 enum {
     PIXELS = MFN_INPUT_HEIGHT * MFN_INPUT_WIDTH * 3,
     BYTES = MFN_EMBEDDING_DIM * 4,
@@ -234,19 +234,50 @@ static int is_right(const struct setup *setup, long index) {
     return memcmp(setup->embedding, vector_of(setup, index) + PIXELS + INTEGERS, BYTES) == 0;
 }
 
+struct variant {
+    int runs; /* whether library and CPU have it */
+    embed *rgb;
+    embed_quantized *integers;
+};
+#ifdef MFN_HAS_QUANTIZED_INPUT
+#define VARIANT(runs, name) (struct variant){runs, mfn_embed_##name, mfn_embed_quantized_##name}
+#else
+#define VARIANT(runs, name) (struct variant){runs, mfn_embed_##name, NULL}
+#endif
+static struct variant variant_of(enum job check) {
+#ifdef MFN_HAS_NEON
+    if (check == CHECK_NEON) return VARIANT(1, neon);
+#endif
+#ifdef MFN_HAS_DOTPROD
+    if (check == CHECK_DOTPROD) return VARIANT(mfn_has_dotprod(), dotprod);
+#endif
+#ifdef MFN_HAS_I8MM
+    if (check == CHECK_I8MM) return VARIANT(mfn_has_i8mm(), i8mm);
+#endif
+    (void)check;
+    return (struct variant){0, NULL, NULL};
+}
+
+static int runs(enum job check) { return variant_of(check).runs; }
+
 /* Every vector through one variant; the first that differs ends it. */
-static int check(struct setup *setup, FILE *out, embed *rgb, embed_quantized *integers) {
+static int check(struct setup *setup, FILE *out, struct variant variant) {
+    if (!variant.runs) {
+        fprintf(out, "skipped 1\n");
+        return WRITTEN;
+    }
     for (long i = 0; i < setup->vectors; i++) {
         const unsigned char *record = vector_of(setup, i);
         memset(setup->embedding, 0xFF, BYTES);
-        if (rgb(record, setup->embedding, setup->workspace) != MFN_OK) {
+        if (variant.rgb(record, setup->embedding, setup->workspace) != MFN_OK) {
             return REFUSED;
         }
         int good = is_right(setup, i);
-        if (good && integers != NULL) {
+        if (good && variant.integers != NULL) {
             memset(setup->embedding, 0xFF, BYTES);
             memset(setup->workspace, 0xA5, MFN_BOARD_WORKSPACE);
-            if (integers((const int8_t *)record + PIXELS, setup->embedding, setup->workspace)) {
+            const int8_t *input = (const int8_t *)record + PIXELS;
+            if (variant.integers(input, setup->embedding, setup->workspace)) {
                 return REFUSED;
             }
             good = is_right(setup, i);
@@ -260,31 +291,8 @@ static int check(struct setup *setup, FILE *out, embed *rgb, embed_quantized *in
     return WRITTEN;
 }
 
-static int check_variant(struct setup *setup, FILE *out, int dotprod) {
-    embed *rgb = NULL;
-    embed_quantized *integers = NULL;
-    int runs = !dotprod || mfn_has_dotprod();
-#ifdef MFN_HAS_NEON
-    rgb = dotprod ? rgb : mfn_embed_neon;
-#endif
-#ifdef MFN_HAS_DOTPROD
-    rgb = dotprod ? mfn_embed_dotprod : rgb;
-#endif
-#if defined(MFN_HAS_QUANTIZED_INPUT) && defined(MFN_HAS_NEON)
-    integers = dotprod ? integers : mfn_embed_quantized_neon;
-#endif
-#if defined(MFN_HAS_QUANTIZED_INPUT) && defined(MFN_HAS_DOTPROD)
-    integers = dotprod ? mfn_embed_quantized_dotprod : integers;
-#endif
-    if (rgb == NULL || !runs) {
-        fprintf(out, "skipped 1\n");
-        return WRITTEN;
-    }
-    return check(setup, out, rgb, integers);
-}
-
 #ifdef MFN_MARKS_NEON
-enum { MARKS = (MFN_MARKS_NEON > MFN_MARKS_DOTPROD ? MFN_MARKS_NEON : MFN_MARKS_DOTPROD) };
+enum { MARKS = MFN_MARKS_NEON + MFN_MARKS_DOTPROD + MFN_MARKS_I8MM }; /* enough for each */
 static int64_t marks[MARKS + 1];
 void mfn_mark(int32_t index);
 void mfn_mark(int32_t index) {
@@ -295,8 +303,8 @@ void mfn_mark(int32_t index) {
 
 static void write_times(FILE *out, int64_t whole) {
     (void)whole;
-    int fast = MFN_MARKS_DOTPROD != 0 && mfn_has_dotprod();
-    int count = fast ? MFN_MARKS_DOTPROD : MFN_MARKS_NEON;
+    int plain = runs(CHECK_DOTPROD) ? MFN_MARKS_DOTPROD : MFN_MARKS_NEON;
+    int count = runs(CHECK_I8MM) ? MFN_MARKS_I8MM : plain;
     fprintf(out, "layers");
     for (int i = 0; i < count; i++) {
         fprintf(out, " %lld", (long long)(marks[i + 1] - marks[i]));
@@ -309,19 +317,10 @@ static void write_times(FILE *out, int64_t whole) {
 }
 #endif
 
-/* 1 where mfn_embed can run at all: a library of dotprod alone needs a CPU that has it. */
-static int can_run(void) {
-#ifdef MFN_HAS_NEON
-    return 1;
-#else
-    return mfn_has_dotprod();
-#endif
-}
-
 static int time_embed(struct setup *setup, FILE *out, const long *limits) {
     int64_t start = 0;
     long warm_up = limits[0], repeats = limits[1], budget_ms = limits[2];
-    if (!can_run()) {
+    if (!runs(CHECK_NEON) && !runs(CHECK_DOTPROD) && !runs(CHECK_I8MM)) {
         fprintf(out, "skipped 1\n");
         return WRITTEN;
     }
@@ -379,8 +378,9 @@ static int do_job(struct setup *setup, FILE *out, int job, const long *limits) {
     fprintf(out, "mfn-board 1\n");
     write_board(out, setup);
     fprintf(out, "dotprod %d\n", mfn_has_dotprod());
-    if (job == CHECK_NEON || job == CHECK_DOTPROD) {
-        return check_variant(setup, out, job == CHECK_DOTPROD);
+    fprintf(out, "i8mm %d\n", runs(CHECK_I8MM));
+    if (job == CHECK_NEON || job == CHECK_DOTPROD || job == CHECK_I8MM) {
+        return check(setup, out, variant_of(job));
     }
     return job == TIME || job == LAYERS ? time_embed(setup, out, limits) : BAD_CALL;
 }

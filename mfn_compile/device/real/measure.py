@@ -55,7 +55,7 @@ __all__ = [
 
 SECONDS = 300.0
 LOCAL = "this machine"
-CHECK_NUMBERS: Mapping[Variant, int] = {"neon": 0, "dotprod": 1}  # as in board.c
+CHECK_NUMBERS: Mapping[Variant, int] = {"neon": 0, "dotprod": 1, "i8mm": 4}  # as in board.c
 TIME_NUMBER, LAYERS_NUMBER = 2, 3
 
 

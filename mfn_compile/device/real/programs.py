@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mfn_compile.arm.firmware.archive import make_archive
-from mfn_compile.arm.firmware.facts import Variant
+from mfn_compile.arm.firmware.facts import VARIANTS, Variant
 from mfn_compile.arm.firmware.linker import INSTALL
 from mfn_compile.arm.firmware.process import run_tool
 from mfn_compile.bundle.manifest import read_manifest
@@ -30,7 +30,7 @@ GOLDEN, LIBRARY, LAYERS, RESULT = "golden.bin", "board.so", "layers.so", "result
 QDQ, TARGET = "onnx/model_int8_qdq.onnx", "target.json"
 QUANTIZED = "#define MFN_HAS_QUANTIZED_INPUT 1"
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra")
-_HAS = re.compile(r"^#define MFN_HAS_(NEON|DOTPROD) 1$", re.MULTILINE)
+_HAS = re.compile(r"^#define MFN_HAS_(NEON|DOTPROD|I8MM) 1$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def variants_of(bundle: Path) -> tuple[Variant, ...]:
     """
     header = open_bundle(bundle).header.read_text(encoding="utf-8")
     names = {name.lower() for name in _HAS.findall(header)}
-    return tuple(name for name in ("neon", "dotprod") if name in names)
+    return tuple(name for name in VARIANTS if name in names)
 
 
 def pack_golden(bundle: Path) -> bytes:
@@ -123,15 +123,15 @@ def mark_layers(source: LayerSource, schedules: Sequence[Schedules] | None = Non
         library_ir,
         object_code,
     )
-    from mfn_compile.arm.constant_channels import without_constant_channels  # noqa: PLC0415
     from mfn_compile.arm.library import MEMBER, RESERVED  # noqa: PLC0415
     from mfn_compile.arm.lower import make_target, to_llvm  # noqa: PLC0415
     from mfn_compile.arm.network import network_ir  # noqa: PLC0415
     from mfn_compile.arm.plan import make_plan  # noqa: PLC0415
+    from mfn_compile.arm.prepared import prepared  # noqa: PLC0415
     from mfn_compile.arm.program import make_program  # noqa: PLC0415
     from mfn_compile.arm.reader import read_graph  # noqa: PLC0415
 
-    graph = without_constant_channels(read_graph(source.qdq, source.preprocessing))
+    graph = prepared(read_graph(source.qdq, source.preprocessing))
     compiled = []
     for place, variant in enumerate(source.code.variants):
         features = (*variant.features, *RESERVED)
@@ -156,8 +156,7 @@ def mark_options(marked: Marked) -> tuple[str, ...]:
     counts = {name: len(calls) for name, calls in marked.calls.items()}
     return (
         f"-DMFN_BOARD_WORKSPACE={marked.workspace}",
-        f"-DMFN_MARKS_NEON={counts.get('neon', 0)}",
-        f"-DMFN_MARKS_DOTPROD={counts.get('dotprod', 0)}",
+        *(f"-DMFN_MARKS_{name.upper()}={counts.get(name, 0)}" for name in VARIANTS),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mfn_compile.arm.firmware.facts import Variant
+from mfn_compile.arm.firmware.facts import INSTRUCTIONS, VARIANTS, Variant
 from mfn_compile.device.board import cores
 from mfn_compile.device.real.answer import Answer, State
 from mfn_compile.device.real.kept import Kept
@@ -43,11 +43,11 @@ def summarize(
     Raises:
         DeviceError: no board ran the library.
     """
-    timed = _timed(found)
+    timed = _timed(found, available)
     times = np.concatenate([kept.answer.times_ns for kept in timed]) / 1e6
     p50, p90, p99 = (float(value) for value in np.percentile(times, [50, 90, 99]))
     first, last = timed[0].answer, timed[-1].answer
-    variant: Variant = "dotprod" if first.dotprod and "dotprod" in available else "neon"
+    variant = _best(first, available)
     checked = {
         name.removeprefix(f"{CHECK}-"): kept.answer
         for name, kept in found.items()
@@ -78,7 +78,13 @@ def summarize(
     )
 
 
-def _timed(found: Mapping[str, Kept]) -> list[Kept]:
+def _best(answer: Answer, available: Sequence[Variant]) -> Variant:
+    """What mfn_embed ran."""
+    able: dict[Variant, bool] = {"i8mm": answer.i8mm, "dotprod": answer.dotprod}
+    return next((name for name, runs in able.items() if runs and name in available), "neon")
+
+
+def _timed(found: Mapping[str, Kept], available: Sequence[Variant]) -> list[Kept]:
     """The rounds in which the library ran, in their order.
 
     Raises:
@@ -87,10 +93,11 @@ def _timed(found: Mapping[str, Kept]) -> list[Kept]:
     rounds = [kept for name, kept in sorted(found.items()) if name.startswith(ROUND)]
     timed = [kept for kept in rounds if kept.answer.times_ns]
     if not timed:
+        needed: Variant = next((name for name in VARIANTS[1:] if name in available), "dotprod")
         raise DeviceError(
             "The board can run no variant of the library",
             where=rounds[0].board if rounds else "",
-            why="its CPU lacks the dot product instructions",
+            why=f"its CPU lacks the {INSTRUCTIONS[needed]} instructions",
             hint="Compile for a target with the variant neon, such as arm64",
         )
     return timed

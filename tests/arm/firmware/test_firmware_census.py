@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
 from mfn_compile.arm.firmware.census import Counts, Kind, census, check_integer
+from mfn_compile.arm.firmware.facts import Variant
 from mfn_compile.errors import ExitCode, InternalCheckError
 from tests.arm.firmware import stub
 
@@ -88,7 +88,7 @@ MIXED = SCALAR.replace("mfn_k", "mfn_s") + STRAIGHT.replace(
     "int t = 0; for (int i = 0; i < out[9]; i++) t += a[i] * b[i];"
     " vst1q_s32(out, vaddq_s32(sum, vdupq_n_s32(t)));",
 )
-Variant = Literal["neon", "dotprod"]
+MATRIX = STRAIGHT.replace("vdotq_s32", "vmmlaq_s32")
 GOOD: list[tuple[str, Variant, Kind]] = [
     (DOT, "dotprod", "dense-int8"),
     (STRAIGHT, "dotprod", "dense-int8"),
@@ -97,6 +97,8 @@ GOOD: list[tuple[str, Variant, Kind]] = [
     (DEPTHWISE, "dotprod", "depthwise-int8"),
     (DOT, "dotprod", "depthwise-int8"),
     (FUSED, "neon", "float"),
+    (MATRIX, "i8mm", "dense-int8"),
+    (DOT, "i8mm", "depthwise-int8"),
 ]
 BAD: list[tuple[str, Variant, Kind, str]] = [
     (FUSED, "neon", "dense-int8", "has 1 float multiply-adds"),
@@ -109,6 +111,9 @@ BAD: list[tuple[str, Variant, Kind, str]] = [
     (SCALAR, "neon", "depthwise-int8", "no vector integer multiplication"),
     (DOT, "neon", "dense-int8", "sdot v.* is not for the variant neon"),
     (DOT, "neon", "float", "sdot v.* is not for the variant neon"),
+    (MATRIX, "dotprod", "dense-int8", "smmla v.* is not for the variant dotprod"),
+    (MATRIX, "neon", "float", "smmla v.* is not for the variant neon"),
+    (DOT, "i8mm", "dense-int8", "has no smmla"),
     (UNFUSED, "dotprod", "dense-int8", "1 float multiplications are not fewer than 1"),
     (MIXED, "dotprod", "dense-int8", "multiply one value at a time"),
 ]
@@ -116,7 +121,7 @@ BAD: list[tuple[str, Variant, Kind, str]] = [
 
 def _compile(folder: Path, source: str) -> bytes:
     # Neither vectorized nor contracted, so that a test's kernel is what it says.
-    options = ("-march=armv8.2-a+dotprod", "-fno-tree-vectorize", "-ffp-contract=off")
+    options = ("-march=armv8.2-a+dotprod+i8mm", "-fno-tree-vectorize", "-ffp-contract=off")
     return stub.compile_c(folder, "kernel", HEAD + source, *options)
 
 
@@ -135,7 +140,7 @@ def test_other_kernels_are_refused(
     with pytest.raises(InternalCheckError, match=why) as caught:
         check_integer("kernel.o", content, variant, {"mfn_k": kind}, {"mfn_k": "conv_1"})
     assert "mfn_k" in str(caught.value)
-    assert "sdot" in why or "counted inside of" in str(caught.value)
+    assert "is not for" in why or "counted inside of" in str(caught.value)
     assert caught.value.exit_code == ExitCode.INTERNAL_CHECK
 
 

@@ -98,7 +98,7 @@ def test_a_crash_names_its_signal(tmp_path: Path) -> None:
 
 @emulated
 def test_a_wrong_choice_of_variants_is_found(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "DOTPROD_OF", {"cortex-a76": False})
+    monkeypatch.setattr(proof, "RUNS", {"cortex-a76": ("neon",)})
     with pytest.raises(InternalCheckError, match="neon, dotprod ran instead of neon"):
         _prove(bundle)
 

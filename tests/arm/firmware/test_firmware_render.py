@@ -18,7 +18,7 @@ from tests.arm.firmware import stub
 
 STRICT = ("-Wall", "-Wextra", "-Wpedantic", "-pedantic", "-Werror", "-fsyntax-only")
 HOSTILE = 'x */ int y; /* `|\n#include "z"\u202e $ENV{HOME} \\'
-VARIANTS = [("neon",), ("dotprod",), ("neon", "dotprod")]
+VARIANTS = [("neon",), ("dotprod",), ("neon", "dotprod"), ("neon", "dotprod", "i8mm")]
 
 
 def _header(folder: Path, **changes: object) -> Path:

@@ -130,12 +130,12 @@ def check(found: BoardRun, small: networks.Made) -> None:
 
 def calls(source: LayerSource, variant: str) -> tuple[tuple[str, str], ...]:
     """Layers and kernels of a variant, in order."""
-    from mfn_compile.arm.constant_channels import without_constant_channels
+    from mfn_compile.arm.prepared import prepared
     from mfn_compile.arm.program import make_program
     from mfn_compile.arm.reader import read_graph
     from mfn_compile.arm.schedules import shipped
 
     cpus = {code.name: code.cpu for code in source.code.variants}
-    graph = without_constant_channels(read_graph(source.qdq, source.preprocessing))
+    graph = prepared(read_graph(source.qdq, source.preprocessing))
     program = make_program(graph, shipped(cpus[variant], variant))
     return tuple((step.layer, call.kernel) for step in program.steps for call in step.calls)

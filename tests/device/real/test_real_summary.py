@@ -122,3 +122,16 @@ def test_nothing_exposed_is_nothing_said() -> None:
 def test_a_cpu_that_runs_no_variant_is_an_error() -> None:
     with pytest.raises(DeviceError, match="can run no variant"):
         of(rounds(PI.model_copy(update={"times_ns": (), "skipped": True})))
+
+
+@pytest.mark.parametrize(
+    ("able", "variant"),
+    [((), "neon"), (("dotprod",), "dotprod"), (("dotprod", "i8mm"), "i8mm")],
+)
+def test_what_mfn_embed_ran_is_the_best_that_the_cpu_has(
+    able: tuple[str, ...], variant: str
+) -> None:
+    board = PI.model_copy(update=dict.fromkeys(able, True))
+    variants = ("neon", "dotprod", "i8mm")
+    assert summarize(rounds(board), CALLS, variants, warm_up=5, resumed=0).variant == variant
+    assert of(rounds(board)).variant == ("dotprod" if able else "neon")

@@ -15,7 +15,7 @@
  * refused; 1 something differs; 2 a file is missing or has the wrong size, or wrong usage, or no
  * memory; 3 this CPU can run no variant of this library.
  *
- * -DMFN_VARIANT=neon (or dotprod) checks that variant alone, without the dispatcher, and
+ * -DMFN_VARIANT=neon (or dotprod, i8mm) checks that variant alone, without the dispatcher, and
  * -DMFN_NO_THREADS builds without pthreads, both for systems without an operating system.
  */
 #ifndef _POSIX_C_SOURCE
@@ -99,6 +99,9 @@ static struct entry entries[] = {
     {"dotprod", mfn_embed_dotprod, mfn_embed_parallel_dotprod, INT8(mfn_embed_quantized_dotprod),
      0},
 #endif
+#ifdef MFN_HAS_I8MM
+    {"i8mm", mfn_embed_i8mm, mfn_embed_parallel_i8mm, INT8(mfn_embed_quantized_i8mm), 0},
+#endif
     {"dispatcher", mfn_embed, mfn_embed_parallel, INT8(mfn_embed_quantized), 0},
 };
 #endif
@@ -108,22 +111,24 @@ enum { ENTRIES = sizeof entries / sizeof entries[0] };
 
 static void choose_entries(void) {
 #ifndef MFN_VARIANT
-    int dotprod = mfn_has_dotprod();
-#ifdef MFN_HAS_NEON
-    int any = 1;
-#else
-    int any = dotprod;
-#endif
+    const char *missing = "dot product";
+    int any = 0; /* the dispatcher is the last entry */
     for (int i = 0; i < ENTRIES; i++) {
         if (strcmp(entries[i].name, "neon") == 0) {
             entries[i].runs = 1;
         } else if (strcmp(entries[i].name, "dotprod") == 0) {
-            entries[i].runs = dotprod;
+            entries[i].runs = mfn_has_dotprod();
+#ifdef MFN_HAS_I8MM
+        } else if (strcmp(entries[i].name, "i8mm") == 0) {
+            entries[i].runs = mfn_has_i8mm();
+            missing = "int8 matrix product";
+#endif
         } else {
             entries[i].runs = any;
         }
+        any |= entries[i].runs;
         if (!entries[i].runs) {
-            printf("SKIP %s: this CPU has no dot product instructions\n", entries[i].name);
+            printf("SKIP %s: this CPU has no %s instructions\n", entries[i].name, missing);
         }
     }
 #endif
