@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,17 @@ def bundle(board: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(given)
     folder = tmp_path_factory.mktemp("profiled")
     return networks.make(networks.integer_network(), folder).bundle
+
+
+@pytest.fixture(scope="session")
+def prototype(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the laboratory prototype, its plugin built."""
+    given = os.environ.get("MFN_VIRTUAL_ARM")
+    if not given:
+        pytest.skip("MFN_VIRTUAL_ARM does not name the folder of the prototype")
+    folder = tmp_path_factory.mktemp("prototype")
+    for name in ("bbcount.c", "vcycles.py", "inorder.py"):
+        shutil.copy(Path(given, name), folder)
+    options = ("-O2", "-shared", "-fPIC", "-w")
+    stub.succeed("cc", *options, folder / "bbcount.c", "-o", folder / "bbcount.so")
+    return folder

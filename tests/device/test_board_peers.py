@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -119,16 +118,8 @@ class Prototype:
 
 
 @pytest.fixture(scope="module")
-def prototype(tmp_path_factory: pytest.TempPathFactory) -> Prototype:
-    """A copy of the prototype that MFN_VIRTUAL_ARM names."""
-    given = os.environ.get("MFN_VIRTUAL_ARM")
-    if not given:
-        pytest.skip("MFN_VIRTUAL_ARM does not name the folder of the prototype")
-    folder = tmp_path_factory.mktemp("prototype")
-    for name in ("bbcount.c", "vcycles.py", "inorder.py"):
-        shutil.copy(Path(given, name), folder)
-    options = ("-O2", "-shared", "-fPIC", "-w")
-    stub.succeed("cc", *options, folder / "bbcount.c", "-o", folder / "bbcount.so")
+def instrument(prototype: Path) -> Prototype:
+    """It with what it needs."""
     try:
         mca = find_mca().path
     except DeviceError as error:
@@ -137,12 +128,12 @@ def prototype(tmp_path_factory: pytest.TempPathFactory) -> Prototype:
         **os.environ,
         "LLVM_MCA": mca,
         "LLVM_MC": stub.tool(Path(mca).name.replace("mca", "mc")),
-        "VCACHE": str(folder / "cache.json"),
+        "VCACHE": str(prototype / "cache.json"),
     }
-    return Prototype(folder, environment)
+    return Prototype(prototype, environment)
 
 
-def _count(peer: str, core_name: str, folder: Path, prototype: Prototype) -> Counts:
+def _count(peer: str, core_name: str, folder: Path, instrument: Prototype) -> Counts:
     try:
         root = require_sysroot(peer)
     except DeviceError as error:
@@ -153,7 +144,7 @@ def _count(peer: str, core_name: str, folder: Path, prototype: Prototype) -> Cou
     program.write_text(script + TWICE, encoding="ascii")
     make(network)
     python, options = python_command(core_view(root, core, folder), peer)
-    second = ("-plugin", f"{prototype.folder / 'bbcount.so'},out={folder / 'prototype'}")
+    second = ("-plugin", f"{instrument.folder / 'bbcount.so'},out={folder / 'prototype'}")
     return run_counted((python, program, network), core, options=(*second, *options))
 
 
@@ -165,12 +156,12 @@ PAIRS = [("ncnn", core) for core in CORES] + [
 
 @pytest.mark.parametrize(("peer", "core_name"), PAIRS)
 def test_the_prototype_agrees_on_peers(
-    peer: str, core_name: str, tmp_path: Path, prototype: Prototype
+    peer: str, core_name: str, tmp_path: Path, instrument: Prototype
 ) -> None:
-    counts = _count(peer, core_name, tmp_path, prototype)
+    counts = _count(peer, core_name, tmp_path, instrument)
     costs = Costs(model_of(find_core(core_name)), tmp_path)
     ours = sum(block_cycles(join(counts.blocks), costs)) / 1e6
-    theirs = prototype.cycles(tmp_path / "prototype.0", core_name)
+    theirs = instrument.cycles(tmp_path / "prototype.0", core_name)
     print(f"{peer} on {core_name}: {ours:.4f} and {theirs:.4f} million cycles")
     assert ours > 0.05
     assert ours == pytest.approx(theirs, rel=0.03)

@@ -83,20 +83,6 @@ def test_two_runs_agree_and_the_second_needs_no_model(
     assert [row.kernel for row in second.kernels[:3]] == [row.kernel for row in first.kernels[:3]]
 
 
-@pytest.fixture(scope="module")
-def prototype(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the laboratory prototype, its plugin built."""
-    given = os.environ.get("MFN_VIRTUAL_ARM")
-    if not given:
-        pytest.skip("MFN_VIRTUAL_ARM does not name the folder of the prototype")
-    folder = tmp_path_factory.mktemp("prototype")
-    for name in ("bbcount.c", "vcycles.py", "inorder.py"):
-        shutil.copy(Path(given, name), folder)
-    options = ("-O2", "-shared", "-fPIC", "-w")
-    stub.succeed("cc", *options, folder / "bbcount.c", "-o", folder / "bbcount.so")
-    return folder
-
-
 @pytest.mark.parametrize(("name", "variant"), PAIRS)
 def test_the_prototype_agrees(
     bundle: Path, prototype: Path, tmp_path: Path, name: str, variant: Variant

@@ -13,7 +13,6 @@ import pytest
 from mfn_compile.arm.reader import read_graph
 from mfn_compile.arm.schedules import Schedules
 from mfn_compile.device.real.programs import GOLDEN, LayerSource
-from mfn_compile.device.sysroot import PYTHON, find_sysroot, site_folder
 from mfn_compile.device.tools import require_cross_compiler
 from mfn_compile.errors import DeviceError, UsageError
 from mfn_compile.progress import SilentProgress
@@ -26,7 +25,7 @@ from mfn_compile.tune.whole_network import WRONG
 from mfn_compile.tuning import TuneRequest, tune_target
 from tests.arm.firmware import networks, stub
 from tests.arm.qdq_files import PREPROCESSING
-from tests.device.real.servers import Boards, tracker
+from tests.device.real.servers import Boards, emulated_python, tracker
 
 pytest.importorskip("tvm", reason="TVM is not installed")
 KEY, CPU = "emu", "cortex-a72"
@@ -39,20 +38,11 @@ CRASH = "void _exit(int);\n__attribute__((constructor)) static void f(void) { _e
 def boards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Boards]:
     """A tracker with one emulated Cortex-A72, which has no dot products."""
     stub.cross()
-    root = find_sysroot()
-    if root is None:
-        pytest.skip("there is no AArch64 root folder (MFN_SYSROOT, tools/setup_virtual_board.sh)")
-    site = site_folder(root, "tvm")
-    if not site.is_dir():
-        pytest.skip(f"the AArch64 root lacks {site}")
-    python = tmp_path_factory.mktemp("python") / "python3"
-    emulator = stub.tool("qemu-aarch64")
-    python.write_text(f'#!/bin/sh\nexec {emulator} -L {root} -cpu {CPU} {root / PYTHON} "$@"\n')
-    python.chmod(0o755)
+    python = emulated_python(tmp_path_factory.mktemp("python"), CPU)
     with tracker() as port:
         found = Boards(port)
         try:
-            found.start(KEY, str(python), {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"})
+            found.start(KEY, *python)
             yield found
         finally:
             found.stop()

@@ -8,16 +8,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mfn_compile.arm.firmware.facts import ALIGNMENT, FirmwareFacts
 
-# Path in the bundle: name of the template. Those without .j2 are copied as they are.
+# One file in the bundle, so that a command line names one.
+VERIFY = ("state", "variants", "golden", "calls", "refusals", "threads", "program")
+# Path in the bundle: templates, one behind the other. Those without .j2 are copied as they are.
 TEMPLATES = {
-    "include/mfn.h": "mfn.h.j2",
-    "lib/pkgconfig/mfn.pc": "mfn.pc.j2",
-    "lib/cmake/mfn/mfnConfig.cmake": "mfnConfig.cmake.j2",
-    "lib/cmake/mfn/mfnConfigVersion.cmake": "mfnConfigVersion.cmake.j2",
-    "verify.c": "verify.c",
-    "example.c": "example.c",
-    "parallel.c": "parallel.c",
-    "README.md": "README.md.j2",
+    "include/mfn.h": ("mfn.h.j2",),
+    "lib/pkgconfig/mfn.pc": ("mfn.pc.j2",),
+    "lib/cmake/mfn/mfnConfig.cmake": ("mfnConfig.cmake.j2",),
+    "lib/cmake/mfn/mfnConfigVersion.cmake": ("mfnConfigVersion.cmake.j2",),
+    "verify.c": tuple(f"verify/{part}.c" for part in VERIFY),
+    "example.c": ("example.c",),
+    "parallel.c": ("parallel.c",),
+    "README.md": ("README.md.j2",),
 }
 NEEDS = {
     "neon": "every 64-bit ARM CPU with NEON",
@@ -45,7 +47,10 @@ def render(facts: FirmwareFacts) -> dict[str, bytes]:
         "numbers": _numbers,
         "external": sorted({name for row in facts.stack for name in row.external}),
     }
-    return {path: _text(environment, name, values) for path, name in TEMPLATES.items()}
+    return {
+        path: b"".join(_text(environment, name, values) for name in names)
+        for path, names in TEMPLATES.items()
+    }
 
 
 def _text(environment: Environment, name: str, values: dict[str, object]) -> bytes:

@@ -17,10 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from mfn_compile.device.real.address import RpcAddress
 from mfn_compile.device.real.tracker import count_boards
+from mfn_compile.device.sysroot import PYTHON, find_sysroot, site_folder
 from mfn_compile.errors import DeviceError
 from mfn_compile.progress import SilentProgress, SilentTask
+from tests.arm.firmware import stub
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = ROOT / "tools/board_server.py"
@@ -143,3 +147,21 @@ class Watching(SilentProgress):
     def note(self, text: str) -> None:
         """Keep it."""
         self.notes.append(text)
+
+
+def emulated_python(folder: Path, cpu: str) -> tuple[str, dict[str, str]]:
+    """A program in `folder` that is an AArch64 Python with the wheels, and its environment.
+
+    Skips where the AArch64 root lacks something.
+    """
+    root = find_sysroot()
+    if root is None:
+        pytest.skip("there is no AArch64 root folder (MFN_SYSROOT, tools/setup_virtual_board.sh)")
+    site = site_folder(root, "tvm")
+    if not site.is_dir():
+        pytest.skip(f"the AArch64 root lacks {site}")
+    wrapper = folder / "python3"
+    emulator = stub.tool("qemu-aarch64")
+    wrapper.write_text(f'#!/bin/sh\nexec {emulator} -L {root} -cpu {cpu} {root / PYTHON} "$@"\n')
+    wrapper.chmod(0o755)
+    return str(wrapper), {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}

@@ -11,13 +11,12 @@ import pytest
 
 from mfn_compile.device.real.measure import Amount, BoardRun, measure_local, measure_rpc
 from mfn_compile.device.real.programs import LayerSource
-from mfn_compile.device.sysroot import PYTHON, find_sysroot, site_folder
 from mfn_compile.errors import DeviceError
 from mfn_compile.progress import Progress, SilentProgress
 from mfn_compile.target import load_target
 from tests.arm.firmware import networks, stub
 from tests.arm.qdq_files import PREPROCESSING
-from tests.device.real.servers import Boards, Watching, tracker
+from tests.device.real.servers import Boards, Watching, emulated_python, tracker
 
 pytest.importorskip("tvm", reason="TVM is not installed")
 AMOUNT = Amount(rounds=1, warm_up=300, repeats=10, layers=10)
@@ -42,17 +41,7 @@ def layers(small: networks.Made) -> LayerSource:
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
     """A program that is an AArch64 Python with the wheels, and the environment for it."""
-    root = find_sysroot()
-    if root is None:
-        pytest.skip("there is no AArch64 root folder (MFN_SYSROOT, tools/setup_virtual_board.sh)")
-    site = site_folder(root, "tvm")
-    if not site.is_dir():
-        pytest.skip(f"the AArch64 root lacks {site}")
-    wrapper = tmp_path_factory.mktemp("python") / "python3"
-    emulator = stub.tool("qemu-aarch64")
-    wrapper.write_text(f'#!/bin/sh\nexec {emulator} -L {root} -cpu max {root / PYTHON} "$@"\n')
-    wrapper.chmod(0o755)
-    return str(wrapper), {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
+    return emulated_python(tmp_path_factory.mktemp("python"), "max")
 
 
 @pytest.fixture(scope="module")
