@@ -292,7 +292,7 @@ class _Core:
 
     def _with_blocks(self, records: Records) -> Records:
         """With the rows that blocks of layers are best computed in."""
-        from mfn_compile.tune.block_strips import block_tasks  # noqa: PLC0415 - loads TVM
+        from mfn_compile.tune.block_strips import block_tasks, with_defaults  # noqa: PLC0415 - loads TVM
         from mfn_compile.tune.shipping import records_of, with_entries  # noqa: PLC0415
 
         cpu, isa = self.variant.cpu, self.variant.name
@@ -302,6 +302,7 @@ class _Core:
             return records
         with measure:
             result = self._search(tasks, measure, self.folder / cpu / BLOCKS, None)
+        result = with_defaults(tasks, result)
         found = records_of(tasks, result, cpu, isa, self.place.name, self.request.seed)
         return with_entries(records, found.entries)
 

@@ -12,7 +12,15 @@ from mfn_compile.arm.program import make_program
 from mfn_compile.arm.schedules import Schedules
 from mfn_compile.device.board import find_core
 from mfn_compile.records import SCHEMA, Entry, Records
-from mfn_compile.tune.block_strips import ROWS, BlockBench, block_tasks, by_layer, wrong_layers
+from mfn_compile.tune.block_strips import (
+    ROWS,
+    BlockBench,
+    block_tasks,
+    by_layer,
+    with_defaults,
+    wrong_layers,
+)
+from mfn_compile.tune.task import Knob, Result, Task, Winner
 from mfn_compile.tune.whole_network import Bench
 from tests.arm.firmware import stub
 from tests.arm.test_strips import block_graph
@@ -84,6 +92,17 @@ def test_a_step_that_writes_other_bits_is_named_and_its_readers_are_not() -> Non
     for step in program.steps[1:]:
         found[step.writes] = found[step.writes][::-1, ::-1] // 2
     assert wrong_layers(program, found, wanted) == {first.calls[-1].layer}
+
+
+@pytest.mark.parametrize(("cycles", "rows"), [(994.0, 1), (996.0, 0), (1000.0, 0)])
+def test_the_default_stays_where_another_costs_as_good_as_the_same(
+    cycles: float, rows: int
+) -> None:
+    task = Task("block_a", "block", (Knob(ROWS, (0, 1)),), {"rows": 1}, 1, {ROWS: 0})
+    winner = Winner("block_a", {ROWS: 1}, cycles, 1000.0, 2, 2, 0, True)
+    found = with_defaults([task], Result((winner,), 1000.0, cycles, 2, 2, "exhausted"))
+    assert found.kernels[0].knobs == {ROWS: rows}
+    assert found.kernels[0].cycles == (cycles if rows else 1000.0)
 
 
 def test_every_choice_is_counted_and_right_to_the_bit(
