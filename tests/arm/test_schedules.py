@@ -67,13 +67,21 @@ def test_a_folder_without_records_or_with_those_of_another_core(tmp_path: Path) 
     assert schedules_for("cortex-x1", "neon", tmp_path) == shipped("cortex-x1", "neon")
 
 
-@pytest.mark.parametrize("cpu", ["cortex-a53", "cortex-a55", "cortex-a72", "cortex-a76"])
+@pytest.mark.parametrize(
+    "cpu", ["cortex-a53", "cortex-a55", "cortex-a72", "cortex-a76", "neoverse-n1"]
+)
 def test_what_ships_fits_todays_knobs(cpu: str) -> None:
-    isa = "dotprod" if cpu in ("cortex-a55", "cortex-a76") else "neon"
+    isa = "neon" if cpu in ("cortex-a53", "cortex-a72") else "dotprod"
     held = shipped(cpu, isa)
     assert held.records is not None
     assert held.records.isa == isa
     for entry in held.records.entries:
-        found = held.of(Key(entry.family, entry.kernel, entry.sizes, entry.attributes))
-        assert (found.source, found.tuned_for) == ("tuned", entry.kernel)
         assert entry.cycles <= entry.first_cycles
+        key = Key(entry.family, entry.kernel, entry.sizes, entry.attributes)
+        if entry.family == "block":
+            rows = entry.knobs["rows"]
+            assert isinstance(rows, int)
+            assert held.rows(key, (rows,), -1) == rows
+        else:
+            found = held.of(key)
+            assert (found.source, found.tuned_for) == ("tuned", entry.kernel)
