@@ -293,15 +293,15 @@ def _body(tile: Tile, parity: int, *, first: bool = False, last: bool = False) -
     if not first:
         steps = [Step(text) for text, _ in lines]
         return _advance(tile, first=False) + interleave(
-            steps, [loader(tile, [*late, *following], free)]
+            steps, [_loader(tile, [*late, *following], free)]
         )
     by = {o.register: o for o in late}
     steps = [Step(text, tuple(by[register] for register in uses)) for text, uses in lines]
-    loaders = [loader(tile, late, {}, whole=True), loader(tile, following, free)]
+    loaders = [_loader(tile, late, {}, whole=True), _loader(tile, following, free)]
     return _advance(tile, first=True) + interleave(steps, loaders)
 
 
-def loader(
+def _loader(
     tile: Tile, order: Sequence[Operand], free: Mapping[Operand, int], *, whole: bool = False
 ) -> Loader:
     """Of operands, as the tile's knobs have it."""
