@@ -38,7 +38,8 @@ class Knobs:
             64-bit vector loads do not pair either.
             Depthwise strips bring theirs in the same way.
         late: whether a tile's later weights are loaded within the step that reads them, which
-            leaves more time for those of the next step.
+            leaves more time for those of the next step. Tiles by fours always load half of their
+            operands so.
         gap: slots from a load into a general register until its `ins`: more hides the load, and
             holds the register longer.
         quads: whether 3x3 depthwise windows that are no strips (`window.py`) go through `sdot`,
